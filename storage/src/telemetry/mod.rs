@@ -1,0 +1,1 @@
+//! The telemetry store (SQLite): one writer, the telemetry pipeline.

@@ -1,0 +1,391 @@
+//! Groups into the head segment: one vectored write a group, rolled back whole if it fails.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+
+use crate::disk::{Disk, DiskFile, write_all_vectored_at};
+use crate::error::WalError;
+use crate::format::{
+    ENTRY_HEADER_BYTES, EntryHeader, GROUP_HEADER_BYTES, GroupHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind,
+};
+use crate::segment::{Position, Segment, SegmentId};
+
+/// How a wal is written.
+#[derive(Clone)]
+pub struct WalOptions {
+    /// Size of a segment: preallocated, and what a group must fit into.
+    pub segment_bytes: u32,
+    /// Preallocates the next segment on a thread of its own, so that rolling does not wait for it.
+    pub prepare_ahead: bool,
+    /// Milliseconds since the Unix epoch; kept in group headers.
+    pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// A fresh random number for every segment's checksums.
+    pub salt: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for WalOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WalOptions").field("segment_bytes", &self.segment_bytes).finish_non_exhaustive()
+    }
+}
+
+/// Entries that become durable together, in the order they were begun.
+#[derive(Debug, Default)]
+pub struct Group {
+    entries: Vec<GroupEntry>,
+    pieces: Vec<Bytes>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct GroupEntry {
+    stream: u64,
+    first_piece: usize,
+    pieces_end: usize,
+    payload_bytes: u32,
+}
+
+impl Group {
+    /// Begins an entry; its payload is what is pushed until the next one begins.
+    pub fn begin_entry(&mut self, stream: u64) {
+        let at = self.pieces.len();
+        self.entries.push(GroupEntry { stream, first_piece: at, pieces_end: at, payload_bytes: 0 });
+        self.bytes += u64::from(ENTRY_HEADER_BYTES);
+    }
+
+    /// Adds a piece to the entry begun last, without copying it.
+    pub fn push(&mut self, piece: Bytes) {
+        debug_assert!(!self.entries.is_empty(), "a piece needs an entry");
+        if let Some(entry) = self.entries.last_mut() {
+            self.bytes += piece.len() as u64;
+            entry.payload_bytes = entry.payload_bytes.saturating_add(u32::try_from(piece.len()).unwrap_or(u32::MAX));
+            self.pieces.push(piece);
+            entry.pieces_end = self.pieces.len();
+        }
+    }
+
+    /// Nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes it will take on disk, its header included.
+    pub fn disk_bytes(&self) -> u64 {
+        self.bytes + u64::from(GROUP_HEADER_BYTES)
+    }
+
+    /// Empties it and keeps its allocations.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.pieces.clear();
+        self.bytes = 0;
+    }
+}
+
+/// Where a group was put.
+#[derive(Debug)]
+pub struct Placed {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Payload position of each entry, in the group's order.
+    pub payload_positions: Vec<u32>,
+    /// Milliseconds since the Unix epoch, as in the group's header.
+    pub append_time_ms: u64,
+    /// Bytes written, headers included.
+    pub bytes: u64,
+}
+
+/// A segment that takes no more groups; all of it is durable. Somebody must seal it.
+#[derive(Debug)]
+pub struct Retired {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Where its groups end.
+    pub groups_end: u32,
+    /// Sequence number of its last group.
+    pub last_sequence: u64,
+}
+
+/// The one writer of a wal.
+#[derive(Debug)]
+pub struct Writer {
+    options: WalOptions,
+    boot_epoch: u32,
+    next_segment: SegmentId,
+    next_sequence: u64,
+    durable: Position,
+    head: Option<Head>,
+    roll_asked: bool,
+    retired: Vec<Retired>,
+    spares: Spares,
+    poisoned: Option<WalError>,
+    headers: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Head {
+    segment: Arc<Segment>,
+    /// End of the durable groups.
+    end: u32,
+    /// End of the group that is written and not yet durable.
+    written: u32,
+    header_written: bool,
+}
+
+impl Writer {
+    /// Continues a log whose last group had `next_sequence - 1` and whose segments lie below `next_segment`.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        options: WalOptions,
+        boot_epoch: u32,
+        next_segment: SegmentId,
+        next_sequence: u64,
+    ) -> Writer {
+        let durable = Position { segment: next_segment, offset: SEGMENT_HEADER_BYTES };
+        let spares = Spares::new(disk, u64::from(options.segment_bytes), options.prepare_ahead, next_segment);
+        Writer {
+            options,
+            boot_epoch,
+            next_segment,
+            next_sequence,
+            durable,
+            head: None,
+            roll_asked: false,
+            retired: Vec::new(),
+            spares,
+            poisoned: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Everything before this is on disk.
+    pub fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// The next group goes to a new segment.
+    pub fn roll_before_next(&mut self) {
+        self.roll_asked = true;
+    }
+
+    /// Segments that rolling has finished since the last call.
+    pub fn take_retired(&mut self) -> Vec<Retired> {
+        std::mem::take(&mut self.retired)
+    }
+
+    /// Writes a group. It is not durable before [`Writer::sync`]; if this fails nothing of it stays.
+    pub fn write(&mut self, group: &Group) -> Result<Placed, WalError> {
+        if let Some(poison) = &self.poisoned {
+            return Err(poison.clone());
+        }
+        let segment_bytes = self.options.segment_bytes;
+        let bytes = group.disk_bytes();
+        if bytes + u64::from(SEGMENT_HEADER_BYTES) > u64::from(segment_bytes) {
+            return Err(WalError::TooLarge { bytes, segment_bytes });
+        }
+        let append_time_ms = (self.options.clock)();
+        let sequence = self.next_sequence;
+        let durable = self.durable;
+        self.make_room(bytes)?;
+        let mut headers = std::mem::take(&mut self.headers);
+        let result = match self.head.as_mut() {
+            Some(head) => head.write(group, &mut headers, GroupStamp { sequence, durable, append_time_ms }),
+            None => Err(WalError::Closed),
+        };
+        self.headers = headers;
+        result
+    }
+
+    /// fdatasync. After an error nothing more is ever written: what is on disk is unknown.
+    pub fn sync(&mut self) -> Result<(), WalError> {
+        if let Some(poison) = &self.poisoned {
+            return Err(poison.clone());
+        }
+        let Some(head) = self.head.as_mut() else { return Ok(()) };
+        if let Err(error) = head.segment.file().sync_data() {
+            let poison = WalError::Poisoned { segment: head.segment.id(), source: Arc::new(error) };
+            self.poisoned = Some(poison.clone());
+            return Err(poison);
+        }
+        if head.written != head.end {
+            head.end = head.written;
+            head.header_written = true;
+            self.next_sequence += 1;
+        }
+        self.durable = Position { segment: head.segment.id(), offset: head.end };
+        Ok(())
+    }
+
+    /// Retires the head and removes what was preallocated; nothing can be written afterwards.
+    pub fn close(&mut self) -> Option<Retired> {
+        self.retire_head();
+        let poisoned = self.poisoned.replace(WalError::Closed);
+        self.spares.close();
+        match poisoned {
+            Some(_) => None,
+            None => self.retired.pop(),
+        }
+    }
+
+    fn make_room(&mut self, bytes: u64) -> Result<(), WalError> {
+        let fits = self.head.as_ref().is_some_and(|head| u64::from(head.end) + bytes <= u64::from(self.options.segment_bytes));
+        let used = self.head.as_ref().is_some_and(|head| head.end > SEGMENT_HEADER_BYTES);
+        if fits && !(self.roll_asked && used) {
+            return Ok(());
+        }
+        let id = self.next_segment;
+        let file = self.spares.take(id)?;
+        self.retire_head();
+        self.roll_asked = false;
+        self.next_segment = id.next();
+        let salt = (self.options.salt)();
+        let header = SegmentHeader { kind: SegmentKind::Appended, boot_epoch: self.boot_epoch, id, replaces: None, salt };
+        let segment = Arc::new(Segment::new(header, file));
+        self.head = Some(Head { segment, end: SEGMENT_HEADER_BYTES, written: SEGMENT_HEADER_BYTES, header_written: false });
+        Ok(())
+    }
+
+    fn retire_head(&mut self) {
+        let last_sequence = self.next_sequence.saturating_sub(1);
+        if let Some(head) = self.head.take().filter(|head| head.end > SEGMENT_HEADER_BYTES) {
+            self.retired.push(Retired { segment: head.segment, groups_end: head.end, last_sequence });
+        }
+    }
+}
+
+struct GroupStamp {
+    sequence: u64,
+    durable: Position,
+    append_time_ms: u64,
+}
+
+impl Head {
+    fn write(&mut self, group: &Group, headers: &mut Vec<u8>, stamp: GroupStamp) -> Result<Placed, WalError> {
+        let header = *self.segment.header();
+        headers.clear();
+        let segment_header_bytes = if self.header_written { 0 } else { SEGMENT_HEADER_BYTES as usize };
+        if !self.header_written {
+            headers.extend_from_slice(&header.encode());
+        }
+        let entries_bytes = u32::try_from(group.bytes).unwrap_or(u32::MAX);
+        let entries = u32::try_from(group.entries.len()).unwrap_or(u32::MAX);
+        let GroupStamp { sequence, durable, append_time_ms } = stamp;
+        let group_header = GroupHeader { sequence, entries_bytes, entries, durable, append_time_ms };
+        headers.extend_from_slice(&group_header.encode(header.seed(self.end)));
+        let mut position = self.end + GROUP_HEADER_BYTES;
+        let mut payload_positions = Vec::with_capacity(group.entries.len());
+        for entry in &group.entries {
+            let pieces = group.pieces.get(entry.first_piece..entry.pieces_end).unwrap_or_default();
+            let pieces = pieces.iter().map(|piece| piece.as_ref());
+            let entry_header = EntryHeader::of(entry.stream, entry.payload_bytes, pieces, header.seed(position));
+            headers.extend_from_slice(&entry_header.encode());
+            payload_positions.push(position + ENTRY_HEADER_BYTES);
+            position += ENTRY_HEADER_BYTES + entry.payload_bytes;
+        }
+        let mut slices = Vec::with_capacity(1 + group.entries.len() + group.pieces.len());
+        let (first, mut rest) = headers.split_at(segment_header_bytes + GROUP_HEADER_BYTES as usize);
+        slices.push(IoSlice::new(first));
+        for entry in &group.entries {
+            let (entry_header, after) = rest.split_at_checked(ENTRY_HEADER_BYTES as usize).unwrap_or_default();
+            rest = after;
+            slices.push(IoSlice::new(entry_header));
+            let pieces = group.pieces.get(entry.first_piece..entry.pieces_end).unwrap_or_default();
+            slices.extend(pieces.iter().map(|piece| IoSlice::new(piece)));
+        }
+        let at = u64::from(self.end) - segment_header_bytes as u64;
+        write_all_vectored_at(self.segment.file(), &mut slices, at).map_err(|source| WalError::Write {
+            segment: header.id,
+            position: self.end,
+            source: Arc::new(source),
+        })?;
+        self.written = position;
+        let bytes = u64::from(position - self.end) + segment_header_bytes as u64;
+        Ok(Placed { segment: self.segment.clone(), payload_positions, append_time_ms, bytes })
+    }
+}
+
+type Preallocated = Result<Arc<dyn DiskFile>, Arc<io::Error>>;
+
+/// The next segment's file, preallocated before it is needed.
+#[derive(Debug)]
+struct Spares {
+    disk: Arc<dyn Disk>,
+    capacity: u64,
+    ahead: Option<Ahead>,
+}
+
+#[derive(Debug)]
+struct Ahead {
+    asked: Sender<SegmentId>,
+    ready: Receiver<(SegmentId, Preallocated)>,
+    thread: JoinHandle<()>,
+}
+
+impl Spares {
+    fn new(disk: Arc<dyn Disk>, capacity: u64, ahead: bool, first: SegmentId) -> Spares {
+        let mut spares = Spares { disk, capacity, ahead: None };
+        if ahead {
+            spares.ahead = spares.spawn(first);
+        }
+        spares
+    }
+
+    /// Without a thread (none could be started) files are preallocated when they are needed.
+    fn spawn(&self, first: SegmentId) -> Option<Ahead> {
+        let (asked, asks) = channel::<SegmentId>();
+        let (done, ready) = channel();
+        let (disk, capacity) = (self.disk.clone(), self.capacity);
+        let work = move || {
+            for id in asks {
+                if done.send((id, preallocate(disk.as_ref(), id, capacity))).is_err() {
+                    break;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("wal-preallocate".into()).spawn(work).ok()?;
+        asked.send(first).ok()?;
+        Some(Ahead { asked, ready, thread })
+    }
+
+    fn take(&mut self, id: SegmentId) -> Result<Arc<dyn DiskFile>, WalError> {
+        let mut made = None;
+        if let Some(ahead) = &self.ahead {
+            while let Ok((ready, result)) = ahead.ready.recv() {
+                if ready == id {
+                    made = Some(result);
+                    break;
+                }
+            }
+        }
+        let made = made.unwrap_or_else(|| preallocate(self.disk.as_ref(), id, self.capacity));
+        if let Some(ahead) = &self.ahead {
+            // After a failure the same id is asked for again, when the next group comes.
+            let next = if made.is_ok() { id.next() } else { id };
+            let _ = ahead.asked.send(next);
+        }
+        made.map_err(|source| WalError::NoSpace { bytes: self.capacity, source })
+    }
+
+    fn close(&mut self) {
+        let Some(ahead) = self.ahead.take() else { return };
+        drop(ahead.asked);
+        let _ = ahead.thread.join();
+        for (id, file) in ahead.ready {
+            // A file that stays is recognised as unused at the next start.
+            if file.is_ok() {
+                let _ = self.disk.remove(&id.file_name());
+            }
+        }
+    }
+}
+
+fn preallocate(disk: &dyn Disk, id: SegmentId, capacity: u64) -> Preallocated {
+    let file = disk.create(&id.file_name(), capacity)?;
+    disk.sync_dir()?;
+    Ok(file)
+}
