@@ -1,18 +1,66 @@
 //! The log: topics, partitions and offsets over the wal, and the one commit point of the node.
+//!
+//! It is an LSM tree with key-value separation. The wal is the journal and the value log; the batch
+//! positions of unsealed segments, in memory per partition, are the memtable; sealing a segment
+//! ingests them in bulk into fjall. Record batches are stored as Kafka clients sent them, once.
+//!
+//! Modules: [`batch`] and [`compression`] know Kafka's record batch; `sequencer` is the commit
+//! point on the wal's writer thread; `sealer` moves full segments to the `index`; `fetch` reads;
+//! `open` recovers; `state` and `values` are topics, settings and group offsets, kept as records of
+//! internal partitions; `footer` is the on-disk format of a sealed segment's footer.
+//!
+//! Data directory: `segments/` (the truth), `index/` (a cache of it that may be deleted), `LOCK`.
+//!
+//! Not here yet: retention, compaction, deletion of topics, durability modes.
 
+pub mod batch;
+pub mod compression;
+mod error;
+mod fetch;
+mod footer;
+mod index;
+pub mod murmur2;
+mod open;
+mod partition;
+mod producers;
+mod sealer;
+mod segments;
+mod sequencer;
+mod state;
+mod topic;
 mod types;
+mod values;
+mod watch;
 
+use std::fs::File;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use holdfast_wal::{GroupCommit, Submitter};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use uuid::Uuid;
-pub use types::{
-    CommittedOffset, Header, NewTopic, Offset, PartitionId, ProducerId, Record, StoredRecord, TopicId,
-};
+
+pub use self::error::{AppendError, CreateTopicError, FetchError, OpenError};
+pub use self::fetch::Fetched;
+pub use self::partition::Partition;
+pub use self::sequencer::Appended;
+pub use self::topic::{PARTITIONS_MAX, Topic};
+pub use self::types::{CommittedOffset, Header, NewTopic, Offset, PartitionId, ProducerId, Record, StoredRecord, TopicId};
+pub use self::watch::Watch;
+pub use holdfast_wal::recovery::Damage;
+
+use self::batch::EncodedRecords;
+use self::segments::Segments;
+use self::sequencer::{Counters, Pair, Sequencer, SequencerParts, Submission, Work};
+use self::state::{FIRST_PARTITION, METADATA, OFFSETS, State};
+use self::values::{Key, NodeValue};
 
 /// How the log is opened.
 #[derive(Debug, Clone)]
@@ -23,7 +71,7 @@ pub struct LogOptions {
     pub in_flight_bytes_max: usize,
     /// Default 64 MiB.
     pub segment_bytes: u32,
-    /// Largest accepted record batch (`message.max.bytes`). Default 1 MiB + 12 B.
+    /// Largest accepted record batch (`message.max.bytes`). Default 1 MiB + 12 B, as Kafka's.
     pub batch_bytes_max: usize,
 }
 
@@ -40,125 +88,37 @@ impl LogOptions {
 
 /// Handle on the log; clones share it.
 #[derive(Clone)]
-pub struct Log {}
-
-/// A topic and its partitions.
-pub struct Topic {}
-
-impl Topic {
-    pub fn id(&self) -> TopicId { todo!() }
-    pub fn name(&self) -> &str { todo!() }
-    /// Index = partition number.
-    pub fn partitions(&self) -> &[Arc<Partition>] { todo!() }
-    pub fn partition(&self, _index: i32) -> Option<&Arc<Partition>> { todo!() }
-    /// The partition a key belongs to: murmur2 as Kafka's default partitioner; keyless records take turns.
-    pub fn partition_for(&self, _key: Option<&[u8]>) -> &Arc<Partition> { todo!() }
-    pub fn configs(&self) -> &[(String, String)] { todo!() }
-    /// Internal topics are not writable from a door.
-    pub fn is_internal(&self) -> bool { todo!() }
+pub struct Log {
+    inner: Arc<Inner>,
 }
 
-/// One partition: an ordered sequence of record batches.
-pub struct Partition {}
-
-impl Partition {
-    pub fn index(&self) -> i32 { todo!() }
-    pub fn topic_id(&self) -> TopicId { todo!() }
-    pub fn topic_name(&self) -> &str { todo!() }
-    /// First readable offset.
-    pub fn log_start_offset(&self) -> Offset { todo!() }
-    /// First offset that is not yet durable; readers see everything below it.
-    pub fn high_watermark(&self) -> Offset { todo!() }
-    /// Bytes of record batches kept.
-    pub fn size_bytes(&self) -> u64 { todo!() }
-}
-
-/// Result of an append, handed out only after the covering fdatasync returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    /// Offset of the first record.
-    pub base_offset: Offset,
-    /// Set where the topic uses LogAppendTime.
-    pub log_append_time_ms: Option<i64>,
-    pub log_start_offset: Offset,
-}
-
-/// An append that is queued, in order, and waits for its fdatasync. Dropping it does not undo it.
-pub struct Appending {}
-
-impl Future for Appending {
-    type Output = Result<Appended, AppendError>;
-    fn poll(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Self::Output> { todo!() }
-}
-
-/// Why an append was refused. Nothing of it is in the log.
-#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AppendError {
-    /// The batch breaks the format; the text says where (Kafka: CORRUPT_MESSAGE or INVALID_RECORD).
-    #[error("corrupt record batch: {0}")]
-    Corrupt(String),
-    /// Well-formed but not acceptable (Kafka: INVALID_RECORD).
-    #[error("invalid record: {0}")]
-    Invalid(String),
-    #[error("record batch of {bytes} bytes exceeds the limit of {bytes_max}")]
-    TooLarge { bytes: usize, bytes_max: usize },
-    /// Idempotent producer skipped a sequence number (Kafka: OUT_OF_ORDER_SEQUENCE_NUMBER).
-    #[error("producer {producer_id}: sequence {got}, expected {expected}")]
-    OutOfOrderSequence { producer_id: i64, got: i32, expected: i32 },
-    /// A newer producer with this id has taken over (Kafka: INVALID_PRODUCER_EPOCH).
-    #[error("producer {producer_id}: epoch {got} is older than {current}")]
-    ProducerFenced { producer_id: i64, got: i16, current: i16 },
-    #[error("the topic was deleted")]
-    TopicDeleted,
-    /// The log takes no more writes until an operator acts; the text says why (Kafka: KAFKA_STORAGE_ERROR).
-    #[error("storage failure: {0}")]
-    Storage(String),
-    #[error("the log is closed")]
-    Closed,
-}
-
-/// Why a fetch failed.
-#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FetchError {
-    #[error("offset {requested} is outside {log_start}..={high_watermark}")]
-    OffsetOutOfRange { requested: i64, log_start: Offset, high_watermark: Offset },
-    #[error("storage failure: {0}")]
-    Storage(String),
-}
-
-/// Whole record batches (Kafka v2, as stored) that cover the asked offset and what follows it.
-#[derive(Debug, Clone)]
-pub struct Fetched {
-    /// The first batch may begin before the asked offset. Empty at the high watermark.
-    pub batches: Vec<Bytes>,
-    pub high_watermark: Offset,
-    pub log_start_offset: Offset,
-}
-
-/// Why a topic was not created.
-#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CreateTopicError {
-    #[error("topic {0:?} exists")]
-    Exists(String),
-    #[error("invalid topic name {name:?}: {reason}")]
-    InvalidName { name: String, reason: String },
-    #[error("invalid partition count {0}: 1 to 10000 are possible")]
-    InvalidPartitions(u32),
-    #[error("invalid topic configuration {key}={value:?}: {reason}")]
-    InvalidConfig { key: String, value: String, reason: String },
-    #[error(transparent)]
-    Append(#[from] AppendError),
+struct Inner {
+    state: Arc<State>,
+    reader: fetch::Reader,
+    submitter: Submitter<Submission>,
+    commit: GroupCommit<Sequencer>,
+    sealer: Mutex<Option<JoinHandle<()>>>,
+    room: Arc<Semaphore>,
+    room_bytes: usize,
+    submission_bytes_max: usize,
+    batch_bytes_max: usize,
+    counters: Arc<Counters>,
+    leader_epoch: i32,
+    cluster_id: Uuid,
+    damage: Vec<Damage>,
+    closed: AtomicBool,
+    // Held, not used: the data directory is ours while this lives.
+    _lock: File,
 }
 
 /// What the log can do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogState {
     Accepting,
-    /// A failed fsync or write left state on disk unknown; final until restart (invariant 11).
-    Failed { reason: String },
+    /// A failed fsync left what is on disk unknown; final until a restart (invariant 11).
+    Failed {
+        reason: String,
+    },
     Closed,
 }
 
@@ -178,88 +138,333 @@ pub struct LogStats {
     pub payload_bytes: u64,
     pub written_bytes: u64,
     pub fdatasyncs: u64,
+    /// Open now.
     pub segments: u64,
 }
 
-/// Resolves when something became readable in one of the partitions it watches.
-pub struct Watch {}
+/// An append that is queued, in order, and waits for its fdatasync. Dropping it does not undo it.
+#[derive(Debug)]
+pub struct Appending(oneshot::Receiver<Result<Appended, AppendError>>);
 
-impl Watch {
-    /// Waits until any watched partition's high watermark moved since the watch was made or since
-    /// the last time this returned. Make the watch *before* reading, so that nothing is missed.
-    pub async fn appended(&mut self) { todo!() }
+/// See [`Log::append_all`].
+#[derive(Debug)]
+pub struct AppendingAll(oneshot::Receiver<Result<Vec<Offset>, AppendError>>);
+
+impl Future for Appending {
+    type Output = Result<Appended, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
+    }
+}
+
+impl Future for AppendingAll {
+    type Output = Result<Vec<Offset>, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Kept for group names and setting kinds; the key format counts them in two bytes.
+fn name_fits(name: &str) -> Result<(), AppendError> {
+    if name.len() <= values::TEXT_BYTES_MAX { Ok(()) } else { Err(AppendError::Invalid("the name is too long".into())) }
 }
 
 impl Log {
     /// Opens or creates, recovers, and raises the leader epoch. Blocks on disk.
-    pub fn open(_options: LogOptions) -> Result<Log, OpenError> { todo!() }
+    pub fn open(options: LogOptions) -> Result<Log, OpenError> {
+        let opened = open::open(&options)?;
+        let known = opened.state.read().node;
+        let node =
+            known.unwrap_or(NodeValue { cluster_id: Uuid::new_v4(), next_partition: FIRST_PARTITION, next_producer: 0 });
+        let counters = Arc::new(Counters::default());
+        let (seal_queue, sealer) = sealer::start(opened.index.clone(), opened.state.clone()).map_err(OpenError::Thread)?;
+        let sequencer = Sequencer::new(SequencerParts {
+            state: opened.state.clone(),
+            internal: opened.internal,
+            segments: opened.segments.clone(),
+            counters: counters.clone(),
+            leader_epoch: opened.leader_epoch,
+            batch_bytes_max: options.batch_bytes_max,
+            sealer: seal_queue,
+            node,
+        });
+        let commit = GroupCommit::start(opened.writer, sequencer).map_err(OpenError::Thread)?;
+        let room_bytes = options.in_flight_bytes_max.clamp(1 << 16, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let inner = Inner {
+            state: opened.state,
+            reader: fetch::Reader { index: opened.index, segments: opened.segments },
+            submitter: commit.submitter(),
+            commit,
+            sealer: Mutex::new(Some(sealer)),
+            room: Arc::new(Semaphore::new(room_bytes)),
+            room_bytes,
+            submission_bytes_max: options.segment_bytes as usize / 2,
+            batch_bytes_max: options.batch_bytes_max,
+            counters,
+            leader_epoch: opened.leader_epoch,
+            cluster_id: node.cluster_id,
+            damage: opened.damage,
+            closed: AtomicBool::new(false),
+            _lock: opened.lock,
+        };
+        let log = Log { inner: Arc::new(inner) };
+        if known.is_none() {
+            log.first_start(&node)?;
+        }
+        Ok(log)
+    }
+
+    /// The node's identity is a record like any other.
+    fn first_start(&self, node: &NodeValue) -> Result<(), OpenError> {
+        let value = values::encode(node).map_err(OpenError::Metadata)?;
+        let (reply, done) = oneshot::channel();
+        let pairs = vec![(Key::Node.encode(), Some(value))];
+        self.submit(Work::Internal { partition: METADATA, pairs, reply }, 0, None)?;
+        // A reply channel that is also read without a runtime: opening blocks anyway.
+        let answer = std::thread::scope(|scope| scope.spawn(|| done.blocking_recv()).join());
+        match answer {
+            Ok(Ok(result)) => Ok(result?),
+            _ => Err(AppendError::Closed.into()),
+        }
+    }
+
     /// Refuses further appends, finishes the queued ones, seals the head. Blocks on disk.
-    pub fn close(&self) { todo!() }
-    pub fn state(&self) -> LogState { todo!() }
-    pub fn stats(&self) -> LogStats { todo!() }
+    pub fn close(&self) {
+        self.inner.closed.store(true, Ordering::Release);
+        self.inner.room.close();
+        self.inner.commit.close();
+        let sealer = self.inner.sealer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sealer) = sealer {
+            let _ = sealer.join();
+        }
+    }
+
+    pub fn state(&self) -> LogState {
+        if let Some(reason) = self.inner.state.failure() {
+            return LogState::Failed { reason: reason.clone() };
+        }
+        if self.inner.closed.load(Ordering::Acquire) { LogState::Closed } else { LogState::Accepting }
+    }
+
+    pub fn stats(&self) -> LogStats {
+        let counters = &self.inner.counters;
+        LogStats {
+            records: counters.records.load(Ordering::Relaxed),
+            batches: counters.batches.load(Ordering::Relaxed),
+            payload_bytes: counters.payload_bytes.load(Ordering::Relaxed),
+            written_bytes: counters.written_bytes.load(Ordering::Relaxed),
+            fdatasyncs: counters.fdatasyncs.load(Ordering::Relaxed),
+            segments: self.inner.reader.segments.len() as u64,
+        }
+    }
+
+    /// Acknowledged bytes that could not be read when the log was opened.
+    pub fn damage(&self) -> &[Damage] {
+        &self.inner.damage
+    }
+
     /// Rises at every start.
-    pub fn leader_epoch(&self) -> i32 { todo!() }
+    pub fn leader_epoch(&self) -> i32 {
+        self.inner.leader_epoch
+    }
+
     /// Stable identity of this node's data, made at first start.
-    pub fn cluster_id(&self) -> Uuid { todo!() }
+    pub fn cluster_id(&self) -> Uuid {
+        self.inner.cluster_id
+    }
 
     /// By name.
-    pub fn topics(&self) -> Vec<Arc<Topic>> { todo!() }
-    pub fn topic(&self, _name: &str) -> Option<Arc<Topic>> { todo!() }
-    pub fn topic_by_id(&self, _id: TopicId) -> Option<Arc<Topic>> { todo!() }
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.inner.state.read().topics.values().cloned().collect()
+    }
+
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.inner.state.read().topics.get(name).cloned()
+    }
+
+    pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.inner.state.read().by_id.get(&id).cloned()
+    }
+
     /// Durable when it returns; goes on if the future is dropped.
-    pub async fn create_topic(&self, _new: NewTopic) -> Result<Arc<Topic>, CreateTopicError> { todo!() }
+    pub async fn create_topic(&self, new: NewTopic) -> Result<Arc<Topic>, CreateTopicError> {
+        topic::validate(&new)?;
+        let (reply, answer) = oneshot::channel();
+        let bytes = new.partitions as usize * 8 + 512;
+        let permit = self.admit(bytes).await?;
+        self.submit(Work::CreateTopic { new, reply }, bytes, Some(permit))?;
+        answer.await.unwrap_or(Err(AppendError::Closed.into()))
+    }
+
+    /// Judges a topic without creating it.
+    pub fn check_topic(&self, new: &NewTopic) -> Result<(), CreateTopicError> {
+        topic::validate(new)?;
+        if self.topic(&new.name).is_some() { Err(CreateTopicError::Exists(new.name.clone())) } else { Ok(()) }
+    }
 
     /// Queues records of one partition; waits only while too much is in flight. Records of all callers
     /// that meet in one commit window are coalesced into one batch per partition. The returned
     /// [`Appending`] resolves when they are durable. Appends of one task keep their order.
-    pub async fn append(&self, _partition: &Arc<Partition>, _records: Vec<Record>) -> Result<Appending, AppendError> { todo!() }
-    /// Queues one Kafka v2 record batch as it came (validated here: CRC, counts, sequence).
-    pub async fn append_batch(&self, _partition: &Arc<Partition>, _batch: Bytes) -> Result<Appending, AppendError> { todo!() }
+    pub async fn append(&self, partition: &Arc<Partition>, records: Vec<Record>) -> Result<Appending, AppendError> {
+        let (records, bytes) = self.encode(&records)?;
+        let permit = self.admit(bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        self.submit(Work::Records { partition: partition.clone(), records, reply }, bytes, Some(permit))?;
+        Ok(Appending(answer))
+    }
+
     /// Queues records of several partitions as one unit: all of them become durable together.
     /// The offsets are those of the records, in order.
-    pub async fn append_all(&self, _records: Vec<(Arc<Partition>, Record)>) -> Result<AppendingAll, AppendError> { todo!() }
+    pub async fn append_all(&self, records: Vec<(Arc<Partition>, Record)>) -> Result<AppendingAll, AppendError> {
+        let (partitions, records): (Vec<_>, Vec<_>) = records.into_iter().unzip();
+        let (records, bytes) = self.encode(&records)?;
+        let permit = self.admit(bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        self.submit(Work::Scattered { partitions, records, reply }, bytes, Some(permit))?;
+        Ok(AppendingAll(answer))
+    }
+
+    /// Queues one Kafka v2 record batch as it came (validated here: CRC, counts, sequence).
+    pub async fn append_batch(&self, partition: &Arc<Partition>, batch: Bytes) -> Result<Appending, AppendError> {
+        let header = batch::validate(&batch, self.inner.batch_bytes_max)?;
+        let bytes = batch.len();
+        let permit = self.admit(bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        self.submit(Work::Batch { partition: partition.clone(), batch, header, reply }, bytes, Some(permit))?;
+        Ok(Appending(answer))
+    }
+
+    fn encode(&self, records: &[Record]) -> Result<(EncodedRecords, usize), AppendError> {
+        if records.is_empty() {
+            return Err(AppendError::Invalid("no records".into()));
+        }
+        let mut bytes = 0;
+        for record in records {
+            let record_bytes = batch::encoded_bytes_bound(record);
+            if record_bytes + batch::HEADER_BYTES > self.inner.batch_bytes_max {
+                return Err(AppendError::TooLarge { bytes: record_bytes, bytes_max: self.inner.batch_bytes_max });
+            }
+            bytes += record_bytes;
+        }
+        if bytes > self.inner.submission_bytes_max {
+            return Err(AppendError::TooLarge { bytes, bytes_max: self.inner.submission_bytes_max });
+        }
+        let mut encoded = EncodedRecords::with_capacity(records.len(), bytes);
+        records.iter().for_each(|record| encoded.push(record));
+        Ok((encoded, bytes))
+    }
+
+    /// Back-pressure: waits until there is room for `bytes` more in flight, in order of arrival.
+    async fn admit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AppendError> {
+        if let Some(reason) = self.inner.state.failure() {
+            return Err(AppendError::Storage(reason.clone()));
+        }
+        let permits = u32::try_from(bytes.clamp(1, self.inner.room_bytes)).unwrap_or(u32::MAX);
+        self.inner.room.clone().acquire_many_owned(permits).await.map_err(|_| AppendError::Closed)
+    }
+
+    fn submit(&self, work: Work, bytes: usize, permit: Option<OwnedSemaphorePermit>) -> Result<(), AppendError> {
+        self.inner.submitter.submit(Submission { work, bytes, permit }).map_err(|_| AppendError::Closed)
+    }
+
+    async fn append_internal(&self, partition: PartitionId, pairs: Vec<Pair>) -> Result<(), AppendError> {
+        let pair_bytes = |(key, value): &Pair| key.len() + value.as_ref().map_or(0, Vec::len) + 64;
+        let bytes = pairs.iter().map(pair_bytes).sum();
+        if bytes > self.inner.batch_bytes_max {
+            return Err(AppendError::TooLarge { bytes, bytes_max: self.inner.batch_bytes_max });
+        }
+        let permit = self.admit(bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        self.submit(Work::Internal { partition, pairs, reply }, bytes, Some(permit))?;
+        answer.await.unwrap_or(Err(AppendError::Closed))
+    }
 
     /// Reads whole batches from `from`, at least one if there is any (KIP-74), then up to `bytes_max`.
     /// May read the disk: call from `spawn_blocking` where `from` is far behind.
-    pub fn fetch(&self, _partition: &Partition, _from: Offset, _bytes_max: usize) -> Result<Fetched, FetchError> { todo!() }
-    /// Decoded records from `from` on (compressed batches included), at most about `bytes_max` of batches.
-    pub fn read(&self, _partition: &Partition, _from: Offset, _bytes_max: usize) -> Result<Vec<StoredRecord>, FetchError> { todo!() }
+    pub fn fetch(&self, partition: &Partition, from: Offset, bytes_max: usize) -> Result<Fetched, FetchError> {
+        self.inner.reader.fetch(partition, from, bytes_max)
+    }
+
+    /// Decoded records from `from` on (compressed batches included), at most about `bytes_max` of
+    /// batches. A batch that cannot be decoded is reported when it comes first.
+    pub fn read(&self, partition: &Partition, from: Offset, bytes_max: usize) -> Result<Vec<StoredRecord>, FetchError> {
+        self.inner.reader.read(partition, from, bytes_max)
+    }
+
     /// Offset and timestamp of the first record whose timestamp is >= `timestamp_ms`.
-    pub fn offset_for_time(&self, _partition: &Partition, _timestamp_ms: i64) -> Result<Option<(Offset, i64)>, FetchError> { todo!() }
+    pub fn offset_for_time(&self, partition: &Partition, timestamp_ms: i64) -> Result<Option<(Offset, i64)>, FetchError> {
+        self.inner.reader.offset_for_time(partition, timestamp_ms)
+    }
+
     /// Offset and timestamp of the record with the largest timestamp (ListOffsets -3).
-    pub fn max_timestamp(&self, _partition: &Partition) -> Result<Option<(Offset, i64)>, FetchError> { todo!() }
-    pub fn watch(&self, _partitions: &[Arc<Partition>]) -> Watch { todo!() }
+    pub fn max_timestamp(&self, partition: &Partition) -> Result<Option<(Offset, i64)>, FetchError> {
+        self.inner.reader.max_timestamp(partition)
+    }
+
+    pub fn watch<'a>(&self, partitions: impl IntoIterator<Item = &'a Arc<Partition>>) -> Watch {
+        Watch::new(partitions)
+    }
 
     /// Durable when it returns.
-    pub async fn commit_offsets(&self, _group: &str, _commits: Vec<OffsetCommit>) -> Result<(), AppendError> { todo!() }
-    pub fn committed_offset(&self, _group: &str, _topic: TopicId, _partition: i32) -> Option<CommittedOffset> { todo!() }
+    pub async fn commit_offsets(&self, group: &str, commits: Vec<OffsetCommit>) -> Result<(), AppendError> {
+        name_fits(group)?;
+        let mut pairs = Vec::with_capacity(commits.len());
+        for commit in &commits {
+            let pair = values::group_offset(group, commit.topic, commit.partition, &commit.committed);
+            let (key, value) = pair.map_err(AppendError::Invalid)?;
+            pairs.push((key, Some(value)));
+        }
+        self.append_internal(OFFSETS, pairs).await
+    }
+
+    pub fn committed_offset(&self, group: &str, topic: TopicId, partition: i32) -> Option<CommittedOffset> {
+        self.inner.state.read().offsets.get(group)?.get(&(topic, partition)).cloned()
+    }
+
     /// Every committed offset of a group.
-    pub fn committed_offsets(&self, _group: &str) -> Vec<(TopicId, i32, CommittedOffset)> { todo!() }
+    pub fn committed_offsets(&self, group: &str) -> Vec<(TopicId, i32, CommittedOffset)> {
+        let tables = self.inner.state.read();
+        let offsets = tables.offsets.get(group).into_iter().flatten();
+        offsets.map(|(&(topic, partition), committed)| (topic, partition, committed.clone())).collect()
+    }
+
     /// Groups that have committed an offset.
-    pub fn groups(&self) -> Vec<String> { todo!() }
+    pub fn groups(&self) -> Vec<String> {
+        self.inner.state.read().offsets.keys().cloned().collect()
+    }
 
     /// A producer id never given before; durable when it returns.
-    pub async fn new_producer_id(&self) -> Result<ProducerId, AppendError> { todo!() }
+    pub async fn new_producer_id(&self) -> Result<ProducerId, AppendError> {
+        let permit = self.admit(1).await?;
+        let (reply, answer) = oneshot::channel();
+        self.submit(Work::ProducerId { reply }, 1, Some(permit))?;
+        answer.await.unwrap_or(Err(AppendError::Closed))
+    }
 
     /// Small durable settings of the rooms above (users, schemas): `kind` names the room, a `None`
     /// value deletes. Durable when it returns.
-    pub async fn put_setting(&self, _kind: &str, _key: &str, _value: Option<Bytes>) -> Result<(), AppendError> { todo!() }
-    pub fn setting(&self, _kind: &str, _key: &str) -> Option<Bytes> { todo!() }
-    pub fn settings(&self, _kind: &str) -> Vec<(String, Bytes)> { todo!() }
-}
+    pub async fn put_setting(&self, kind: &str, key: &str, value: Option<Bytes>) -> Result<(), AppendError> {
+        name_fits(kind)?;
+        let key = Key::Setting { kind: kind.to_owned(), key: key.to_owned() }.encode();
+        self.append_internal(METADATA, vec![(key, value.map(|value| value.to_vec()))]).await
+    }
 
-/// See [`Log::append_all`].
-pub struct AppendingAll {}
+    pub fn setting(&self, kind: &str, key: &str) -> Option<Bytes> {
+        self.inner.state.read().settings.get(&(kind.to_owned(), key.to_owned())).cloned()
+    }
 
-impl Future for AppendingAll {
-    type Output = Result<Vec<Offset>, AppendError>;
-    fn poll(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Self::Output> { todo!() }
-}
-
-/// Why the log could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    #[error("{0}")]
-    Other(String),
+    /// Every setting of a kind, by key.
+    pub fn settings(&self, kind: &str) -> Vec<(String, Bytes)> {
+        let tables = self.inner.state.read();
+        let from = tables.settings.range((kind.to_owned(), String::new())..);
+        from.take_while(|((k, _), _)| k == kind).map(|((_, key), value)| (key.clone(), value.clone())).collect()
+    }
 }

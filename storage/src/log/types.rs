@@ -56,7 +56,7 @@ impl fmt::Display for TopicId {
 
 /// Node-wide number of one partition of one topic: never reused; the wal's stream number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PartitionId(pub u64);
+pub struct PartitionId(pub(crate) u64);
 
 /// A record as a door or a pipeline hands it in or reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

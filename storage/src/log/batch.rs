@@ -1,0 +1,493 @@
+//! Kafka's record batch, magic 2: reading, judging and building it.
+//!
+//! ```text
+//!  0  8  base offset                 27  8  base timestamp
+//!  8  4  bytes that follow           35  8  max timestamp
+//! 12  4  partition leader epoch      43  8  producer id, -1 for none
+//! 16  1  magic, 2                    51  2  producer epoch
+//! 17  4  CRC-32C of bytes 21..       53  4  base sequence
+//! 21  2  attributes                  57  4  number of records
+//! 23  4  last offset delta           61     records, compressed as the attributes say
+//! ```
+//! All big-endian. Base offset and leader epoch lie outside the checksum, so the log can set them
+//! without touching what the producer signed.
+
+use bytes::{BufMut, Bytes};
+
+use super::compression::{Codec, decompress};
+use super::error::AppendError;
+use super::types::{Header, Offset, Record, StoredRecord};
+
+/// Bytes before the records.
+pub const HEADER_BYTES: usize = 61;
+/// Bytes that the log sets itself: base offset, length, leader epoch.
+pub const PREFIX_BYTES: usize = 16;
+
+const CODEC_MASK: i16 = 0x07;
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
+
+/// The fields of a batch header that the log looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchHeader {
+    pub base_offset: i64,
+    /// The whole batch, in bytes.
+    pub bytes: usize,
+    pub crc: u32,
+    pub attributes: i16,
+    pub last_offset_delta: u32,
+    pub base_timestamp_ms: i64,
+    pub max_timestamp_ms: i64,
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    pub base_sequence: i32,
+    pub records: u32,
+}
+
+impl BatchHeader {
+    /// Reads a header; says what is wrong with it.
+    pub fn parse(batch: &[u8]) -> Result<BatchHeader, String> {
+        let mut read = Fields(batch);
+        let base_offset = i64::from_be_bytes(read.array()?);
+        let length = i32::from_be_bytes(read.array()?);
+        let _leader_epoch: [u8; 4] = read.array()?;
+        let [magic] = read.array()?;
+        if magic != 2 {
+            return Err(format!("magic {magic}; only record batches of magic 2 are taken"));
+        }
+        let crc = u32::from_be_bytes(read.array()?);
+        let attributes = i16::from_be_bytes(read.array()?);
+        let last_offset_delta = i32::from_be_bytes(read.array()?);
+        let base_timestamp_ms = i64::from_be_bytes(read.array()?);
+        let max_timestamp_ms = i64::from_be_bytes(read.array()?);
+        let producer_id = i64::from_be_bytes(read.array()?);
+        let producer_epoch = i16::from_be_bytes(read.array()?);
+        let base_sequence = i32::from_be_bytes(read.array()?);
+        let records = i32::from_be_bytes(read.array()?);
+        let positive = |value: i32, what: &str| u32::try_from(value).map_err(|_| format!("{what} {value}"));
+        let bytes = positive(length, "length")? as usize + 12;
+        if bytes < HEADER_BYTES {
+            return Err(format!("length {length} is shorter than a batch header"));
+        }
+        Ok(BatchHeader {
+            base_offset,
+            bytes,
+            crc,
+            attributes,
+            last_offset_delta: positive(last_offset_delta, "last offset delta")?,
+            base_timestamp_ms,
+            max_timestamp_ms,
+            producer_id,
+            producer_epoch,
+            base_sequence,
+            records: positive(records, "record count")?,
+        })
+    }
+
+    /// The offset behind the batch's last record, for a batch that begins at `base`.
+    pub fn end_offset(&self, base: Offset) -> Offset {
+        base.plus(self.last_offset_delta).plus(1)
+    }
+
+    fn codec(&self) -> Result<Codec, String> {
+        Codec::from_bits(self.attributes & CODEC_MASK).ok_or_else(|| format!("unknown compression {}", self.attributes & CODEC_MASK))
+    }
+}
+
+/// Judges a batch from a producer: one batch, whole, signed, counted, and nothing that only a broker
+/// may write. The records of an uncompressed batch are walked; those of a compressed one are not, a
+/// consumer that cannot decode them is told so ([`super::FetchError::Undecodable`]).
+pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendError> {
+    let header = BatchHeader::parse(batch).map_err(AppendError::Corrupt)?;
+    if header.bytes > batch.len() {
+        return Err(AppendError::Corrupt(format!("{} of {} bytes", batch.len(), header.bytes)));
+    }
+    if header.bytes < batch.len() {
+        return Err(AppendError::Invalid("more than one record batch for one partition".into()));
+    }
+    if batch.len() > bytes_max {
+        return Err(AppendError::TooLarge { bytes: batch.len(), bytes_max });
+    }
+    let signed = batch.get(21..).unwrap_or_default();
+    if crc32c::crc32c(signed) != header.crc {
+        return Err(AppendError::Corrupt("CRC-32C does not fit".into()));
+    }
+    let codec = header.codec().map_err(AppendError::Invalid)?;
+    if header.attributes & CONTROL != 0 {
+        return Err(AppendError::Invalid("control batches are the broker's to write".into()));
+    }
+    if header.attributes & TRANSACTIONAL != 0 {
+        return Err(AppendError::Invalid("transactions are not supported".into()));
+    }
+    if header.records == 0 || header.last_offset_delta != header.records - 1 {
+        let (delta, records) = (header.last_offset_delta, header.records);
+        return Err(AppendError::Invalid(format!("last offset delta {delta} with {records} records")));
+    }
+    if header.producer_id >= 0 && (header.producer_epoch < 0 || header.base_sequence < 0) {
+        return Err(AppendError::Invalid("an idempotent batch needs an epoch and a sequence".into()));
+    }
+    if codec == Codec::None {
+        let body = batch.get(HEADER_BYTES..).unwrap_or_default();
+        walk(body, header.records).map_err(AppendError::Invalid)?;
+    }
+    Ok(header)
+}
+
+/// Checks the lengths and offset deltas of uncompressed records.
+fn walk(mut body: &[u8], records: u32) -> Result<(), String> {
+    for index in 0..records {
+        let length = varint(&mut body).ok_or_else(|| format!("record {index}: length"))?;
+        let length = usize::try_from(length).map_err(|_| format!("record {index}: length {length}"))?;
+        let (mut record, rest) = body.split_at_checked(length).ok_or_else(|| format!("record {index}: {length} bytes are not there"))?;
+        body = rest;
+        record = record.get(1..).ok_or_else(|| format!("record {index}: empty"))?;
+        varint(&mut record).ok_or_else(|| format!("record {index}: timestamp delta"))?;
+        let delta = varint(&mut record).ok_or_else(|| format!("record {index}: offset delta"))?;
+        if delta != i64::from(index) {
+            return Err(format!("record {index}: offset delta {delta}"));
+        }
+        fields(record).ok_or_else(|| format!("record {index}: key, value or headers do not fit"))?;
+    }
+    if body.is_empty() { Ok(()) } else { Err(format!("{} bytes behind the last record", body.len())) }
+}
+
+/// Walks key, value and headers; `None` if they do not fill the record exactly.
+fn fields(mut record: &[u8]) -> Option<()> {
+    skip_bytes(&mut record)?;
+    skip_bytes(&mut record)?;
+    let headers = varint(&mut record)?;
+    for _ in 0..u32::try_from(headers).ok()? {
+        let name = usize::try_from(varint(&mut record)?).ok()?;
+        record = record.get(name..)?;
+        skip_bytes(&mut record)?;
+    }
+    record.is_empty().then_some(())
+}
+
+fn skip_bytes(input: &mut &[u8]) -> Option<()> {
+    match varint(input)? {
+        -1 => Some(()),
+        length => {
+            *input = input.get(usize::try_from(length).ok()?..)?;
+            Some(())
+        }
+    }
+}
+
+/// Splits stored bytes into batches.
+pub fn split(bytes: &Bytes) -> impl Iterator<Item = Result<(BatchHeader, Bytes), String>> + use<> {
+    let mut rest = bytes.clone();
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        Some(BatchHeader::parse(&rest).and_then(|header| {
+            if header.bytes > rest.len() {
+                return Err(format!("{} of {} bytes", rest.len(), header.bytes));
+            }
+            Ok((header, rest.split_to(header.bytes)))
+        }))
+        .inspect(|result| {
+            if result.is_err() {
+                rest.clear();
+            }
+        })
+    })
+}
+
+/// Decodes every record of one batch, decompressing within a bound.
+pub fn records(header: &BatchHeader, batch: &Bytes) -> Result<Vec<StoredRecord>, String> {
+    let body = batch.slice(HEADER_BYTES.min(batch.len())..);
+    let mut body = decompress(header.codec()?, body)?;
+    let base = Offset::new(header.base_offset).ok_or("negative base offset")?;
+    let mut out = Vec::with_capacity((header.records as usize).min(body.len() / 7 + 1));
+    for index in 0..header.records {
+        let wrong = |what: &str| format!("record {index}: {what}");
+        let length = take_varint(&mut body).and_then(|n| usize::try_from(n).ok()).ok_or_else(|| wrong("length"))?;
+        if length > body.len() || length == 0 {
+            return Err(wrong("its bytes are not there"));
+        }
+        let mut record = body.split_to(length);
+        let _attributes = record.split_to(1);
+        let timestamp_delta = take_varint(&mut record).ok_or_else(|| wrong("timestamp delta"))?;
+        let offset_delta = take_varint(&mut record).and_then(|n| u32::try_from(n).ok()).ok_or_else(|| wrong("offset delta"))?;
+        let key = take_bytes(&mut record).ok_or_else(|| wrong("key"))?;
+        let value = take_bytes(&mut record).ok_or_else(|| wrong("value"))?;
+        let headers = take_headers(&mut record).ok_or_else(|| wrong("headers"))?;
+        let timestamp_ms = header.base_timestamp_ms.saturating_add(timestamp_delta);
+        let record = Record { timestamp_ms, key, value, headers };
+        out.push(StoredRecord { offset: base.plus(offset_delta), record });
+    }
+    Ok(out)
+}
+
+fn take_headers(input: &mut Bytes) -> Option<Vec<Header>> {
+    let count = usize::try_from(take_varint(input)?).ok()?;
+    // A header takes two bytes at least, so a count beyond that is a lie.
+    let mut headers = Vec::with_capacity(count.min(input.len() / 2));
+    for _ in 0..count {
+        let name = take_bytes(input)??;
+        headers.push(Header { name, value: take_bytes(input)? });
+    }
+    Some(headers)
+}
+
+/// Outer `None`: malformed. Inner `None`: null.
+fn take_bytes(input: &mut Bytes) -> Option<Option<Bytes>> {
+    match take_varint(input)? {
+        -1 => Some(None),
+        length => {
+            let length = usize::try_from(length).ok()?;
+            (length <= input.len()).then(|| Some(input.split_to(length)))
+        }
+    }
+}
+
+fn take_varint(input: &mut Bytes) -> Option<i64> {
+    let mut view: &[u8] = input;
+    let value = varint(&mut view)?;
+    let used = input.len() - view.len();
+    let _ = input.split_to(used);
+    Some(value)
+}
+
+/// Zig-zag variable-length integer, at most ten bytes.
+fn varint(input: &mut &[u8]) -> Option<i64> {
+    let mut raw = 0_u64;
+    for shift in (0..70).step_by(7) {
+        let (&byte, rest) = input.split_first()?;
+        *input = rest;
+        raw |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+        if byte & 0x80 == 0 {
+            return Some((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()));
+        }
+    }
+    None
+}
+
+fn put_varint(out: &mut Vec<u8>, value: i64) {
+    let mut raw = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    while raw >= 0x80 {
+        out.put_u8((raw as u8) | 0x80);
+        raw >>= 7;
+    }
+    out.put_u8(raw as u8);
+}
+
+fn varint_bytes(value: i64) -> usize {
+    let raw = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    (64 - (raw | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+/// Records encoded as far as is possible before their offsets are known, one behind the other.
+#[derive(Debug, Default)]
+pub struct EncodedRecords {
+    bodies: Vec<u8>,
+    /// Timestamp and end of each body.
+    ends: Vec<(i64, usize)>,
+}
+
+impl EncodedRecords {
+    pub fn with_capacity(records: usize, bytes: usize) -> EncodedRecords {
+        EncodedRecords { bodies: Vec::with_capacity(bytes), ends: Vec::with_capacity(records) }
+    }
+
+    pub fn push(&mut self, record: &Record) {
+        put_optional(&mut self.bodies, record.key.as_deref());
+        put_optional(&mut self.bodies, record.value.as_deref());
+        put_varint(&mut self.bodies, record.headers.len() as i64);
+        for header in &record.headers {
+            put_varint(&mut self.bodies, header.name.len() as i64);
+            self.bodies.extend_from_slice(&header.name);
+            put_optional(&mut self.bodies, header.value.as_deref());
+        }
+        self.ends.push((record.timestamp_ms, self.bodies.len()));
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bodies.len()
+    }
+
+    /// Timestamp and body of each record.
+    pub fn iter(&self) -> impl Iterator<Item = (i64, &[u8])> {
+        let mut begin = 0;
+        self.ends.iter().map(move |&(timestamp, end)| {
+            let body = self.bodies.get(begin..end).unwrap_or_default();
+            begin = end;
+            (timestamp, body)
+        })
+    }
+}
+
+fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        None => put_varint(out, -1),
+        Some(bytes) => {
+            put_varint(out, bytes.len() as i64);
+            out.extend_from_slice(bytes);
+        }
+    }
+}
+
+/// Bytes that key, value and headers of a record take in a batch, roughly and never less.
+pub fn encoded_bytes_bound(record: &Record) -> usize {
+    let bytes = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len) + 5;
+    let headers: usize = record.headers.iter().map(|h| h.name.len() + 5 + bytes(&h.value)).sum();
+    bytes(&record.key) + bytes(&record.value) + headers + 5 + RECORD_OVERHEAD_BYTES
+}
+
+/// Length, attributes, timestamp delta and offset delta at their largest.
+const RECORD_OVERHEAD_BYTES: usize = 5 + 1 + 10 + 5;
+
+/// One batch being coalesced from records of many callers.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    out: Vec<u8>,
+    base_timestamp_ms: i64,
+    max_timestamp_ms: i64,
+    records: u32,
+}
+
+impl BatchBuilder {
+    pub fn new(first_timestamp_ms: i64, bytes: usize) -> BatchBuilder {
+        let mut out = Vec::with_capacity(HEADER_BYTES + bytes + RECORD_OVERHEAD_BYTES);
+        out.resize(HEADER_BYTES, 0);
+        BatchBuilder { out, base_timestamp_ms: first_timestamp_ms, max_timestamp_ms: first_timestamp_ms, records: 0 }
+    }
+
+    pub fn push(&mut self, timestamp_ms: i64, body: &[u8]) {
+        let timestamp_delta = timestamp_ms.saturating_sub(self.base_timestamp_ms);
+        let offset_delta = i64::from(self.records);
+        let length = 1 + varint_bytes(timestamp_delta) + varint_bytes(offset_delta) + body.len();
+        put_varint(&mut self.out, length as i64);
+        self.out.push(0);
+        put_varint(&mut self.out, timestamp_delta);
+        put_varint(&mut self.out, offset_delta);
+        self.out.extend_from_slice(body);
+        self.max_timestamp_ms = self.max_timestamp_ms.max(timestamp_ms);
+        self.records += 1;
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Fills the header in and signs the batch.
+    pub fn finish(mut self, base_offset: Offset, leader_epoch: i32) -> (Bytes, u32, i64) {
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.put_i16(0);
+        header.put_i32(self.records.saturating_sub(1).cast_signed());
+        header.put_i64(self.base_timestamp_ms);
+        header.put_i64(self.max_timestamp_ms);
+        header.put_i64(-1);
+        header.put_i16(-1);
+        header.put_i32(-1);
+        header.put_i32(self.records.cast_signed());
+        if let Some(room) = self.out.get_mut(21..HEADER_BYTES) {
+            room.copy_from_slice(&header);
+        }
+        let crc = crc32c::crc32c(self.out.get(21..).unwrap_or_default());
+        let prefix = prefix(base_offset, self.out.len(), leader_epoch);
+        if let Some(room) = self.out.get_mut(..21) {
+            let (head, tail) = room.split_at_mut(PREFIX_BYTES);
+            head.copy_from_slice(&prefix);
+            tail.copy_from_slice(&[&[2_u8][..], &crc.to_be_bytes()[..]].concat());
+        }
+        (Bytes::from(self.out), self.records, self.max_timestamp_ms)
+    }
+}
+
+/// The first bytes of a batch of `bytes` bytes at its place in the log.
+pub fn prefix(base_offset: Offset, bytes: usize, leader_epoch: i32) -> [u8; PREFIX_BYTES] {
+    let length = i32::try_from(bytes.saturating_sub(12)).unwrap_or(i32::MAX);
+    let mut out = [0; PREFIX_BYTES];
+    let mut room = &mut out[..];
+    room.put_i64(base_offset.value());
+    room.put_i32(length);
+    room.put_i32(leader_epoch);
+    out
+}
+
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let (head, rest) = self.0.split_first_chunk().ok_or("shorter than a batch header")?;
+        self.0 = rest;
+        Ok(*head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn build(records: &[Record], base: i64) -> Bytes {
+        let mut encoded = EncodedRecords::default();
+        records.iter().for_each(|r| encoded.push(r));
+        let mut builder = BatchBuilder::new(records[0].timestamp_ms, encoded.bytes());
+        encoded.iter().for_each(|(t, body)| builder.push(t, body));
+        builder.finish(Offset::new(base).unwrap(), 3).0
+    }
+
+    fn any_record() -> impl Strategy<Value = Record> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
+        let headers = proptest::collection::vec((bytes(), proptest::option::of(bytes())), 0..4);
+        (-5_000_000_000_000_i64..5_000_000_000_000, proptest::option::of(bytes()), proptest::option::of(bytes()), headers).prop_map(
+            |(timestamp_ms, key, value, headers)| Record {
+                timestamp_ms,
+                key,
+                value,
+                headers: headers.into_iter().map(|(name, value)| Header { name, value }).collect(),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_as_they_went_in(list in proptest::collection::vec(any_record(), 1..40), base in 0_i64..1 << 40) {
+            let batch = build(&list, base);
+            let bound: usize = list.iter().map(encoded_bytes_bound).sum();
+            prop_assert!(batch.len() <= HEADER_BYTES + bound);
+            let header = validate(&batch, usize::MAX).unwrap();
+            let read = records(&header, &batch).unwrap();
+            prop_assert_eq!(read.len(), list.len());
+            for (i, (stored, record)) in read.iter().zip(&list).enumerate() {
+                prop_assert_eq!(stored.offset.value(), base + i as i64);
+                prop_assert_eq!(&stored.record, record);
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic_or_pass_unsigned(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0_usize..300) {
+            prop_assert!(validate(&bytes, usize::MAX).is_err());
+            let batch = build(&[Record { value: Some(Bytes::from(bytes.clone())), ..Record::default() }], 0);
+            bytes = batch.to_vec();
+            let at = at % bytes.len();
+            bytes[at] ^= 0x40;
+            // Base offset and leader epoch are the log's to set; every other byte is signed or checked.
+            if !(0..8).contains(&at) && !(12..16).contains(&at) {
+                prop_assert!(validate(&bytes, usize::MAX).is_err());
+            }
+            let header = BatchHeader::parse(&batch).unwrap();
+            let _ = records(&header, &Bytes::from(bytes));
+        }
+    }
+
+    #[test]
+    fn varints_use_the_bytes_they_say() {
+        for value in [0, -1, 1, 63, 64, -64, -65, 8191, 8192, i64::MAX, i64::MIN] {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            assert_eq!(out.len(), varint_bytes(value), "{value}");
+            assert_eq!(varint(&mut &out[..]), Some(value));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the log answers when it cannot do what was asked.
+
+use std::path::PathBuf;
+
+use holdfast_wal::WalError;
+
+use super::types::Offset;
+
+/// Why an append was refused. Nothing of it is in the log.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The batch breaks the format; the text says where (Kafka: CORRUPT_MESSAGE).
+    #[error("corrupt record batch: {0}")]
+    Corrupt(String),
+    /// Well-formed but not acceptable (Kafka: INVALID_RECORD).
+    #[error("invalid record: {0}")]
+    Invalid(String),
+    /// Larger than the log takes in one piece (Kafka: MESSAGE_TOO_LARGE).
+    #[error("record batch of {bytes} bytes exceeds the limit of {bytes_max}")]
+    TooLarge { bytes: usize, bytes_max: usize },
+    /// Idempotent producer skipped a sequence number (Kafka: OUT_OF_ORDER_SEQUENCE_NUMBER).
+    #[error("producer {producer_id}: sequence {got}, expected {expected}")]
+    OutOfOrderSequence { producer_id: i64, got: i32, expected: i32 },
+    /// A newer producer with this id has taken over (Kafka: INVALID_PRODUCER_EPOCH).
+    #[error("producer {producer_id}: epoch {got} is older than {current}")]
+    ProducerFenced { producer_id: i64, got: i16, current: i16 },
+    /// The log could not write; the text says why and whether it goes on (Kafka: KAFKA_STORAGE_ERROR).
+    #[error("storage failure: {0}")]
+    Storage(String),
+    #[error("the log is closed")]
+    Closed,
+}
+
+impl From<&WalError> for AppendError {
+    fn from(error: &WalError) -> AppendError {
+        match error {
+            WalError::Closed => AppendError::Closed,
+            other => AppendError::Storage(other.to_string()),
+        }
+    }
+}
+
+/// Why a fetch failed.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FetchError {
+    #[error("offset {requested} is outside {log_start}..={high_watermark}")]
+    OffsetOutOfRange { requested: Offset, log_start: Offset, high_watermark: Offset },
+    /// A batch that cannot be decoded ([`super::Log::read`] only); reading goes on at `next`.
+    #[error("the batch at offset {base} cannot be decoded: {reason}")]
+    Undecodable { base: Offset, next: Offset, batch: bytes::Bytes, reason: String },
+    #[error("storage failure: {0}")]
+    Storage(String),
+}
+
+impl From<WalError> for FetchError {
+    fn from(error: WalError) -> FetchError {
+        FetchError::Storage(error.to_string())
+    }
+}
+
+impl From<fjall::Error> for FetchError {
+    fn from(error: fjall::Error) -> FetchError {
+        FetchError::Storage(format!("index: {error}"))
+    }
+}
+
+/// Why a topic was not created.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CreateTopicError {
+    #[error("topic {0:?} exists")]
+    Exists(String),
+    #[error("invalid topic name {name:?}: {reason}")]
+    InvalidName { name: String, reason: &'static str },
+    #[error("invalid partition count {0}: 1 to 10000 are possible")]
+    InvalidPartitions(u32),
+    #[error("invalid topic configuration {key}={value:?}: {reason}")]
+    InvalidConfig { key: String, value: String, reason: &'static str },
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Why the log could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    #[error("{path}: {source}")]
+    Directory { path: PathBuf, source: std::io::Error },
+    #[error("another node is using the data directory {0}")]
+    Locked(PathBuf),
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    #[error("index: {0} (the folder {path} can be deleted, it is rebuilt from the segments)", path = .1.display())]
+    Index(fjall::Error, PathBuf),
+    #[error("metadata record: {0}")]
+    Metadata(String),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error("reading internal partition: {0}")]
+    Fetch(#[from] FetchError),
+    #[error("starting a thread: {0}")]
+    Thread(std::io::Error),
+}

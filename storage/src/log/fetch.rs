@@ -1,0 +1,238 @@
+//! Reading: from an offset or a time to the bytes in the segments.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_wal::{Segment, WalError};
+
+use super::batch::{self, BatchHeader};
+use super::error::FetchError;
+use super::footer;
+use super::index::{BlockRef, Index};
+use super::partition::{BatchEntry, Partition};
+use super::segments::Segments;
+use super::types::{Offset, StoredRecord};
+
+/// Whole record batches (Kafka v2, as stored) that cover the asked offset and what follows it.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Runs of batches, each run contiguous on disk; one run may hold several batches. The first
+    /// batch may begin before the asked offset. Empty at the high watermark.
+    pub batches: Vec<Bytes>,
+    pub high_watermark: Offset,
+    pub log_start_offset: Offset,
+}
+
+impl Fetched {
+    /// Bytes of all batches.
+    pub fn bytes(&self) -> usize {
+        self.batches.iter().map(Bytes::len).sum()
+    }
+}
+
+/// A contiguous run of batches in one segment.
+struct Run {
+    segment: Arc<Segment>,
+    position: u32,
+    bytes: u32,
+}
+
+/// What reading needs.
+pub struct Reader {
+    pub index: Arc<Index>,
+    pub segments: Segments,
+}
+
+impl Reader {
+    pub fn fetch(&self, partition: &Partition, from: Offset, bytes_max: usize) -> Result<Fetched, FetchError> {
+        // The watermark is read first: what is below it now stays readable.
+        let high_watermark = partition.high_watermark();
+        let log_start_offset = partition.log_start_offset();
+        if from < log_start_offset || from > high_watermark {
+            return Err(FetchError::OffsetOutOfRange { requested: from, log_start: log_start_offset, high_watermark });
+        }
+        let mut batches = Vec::new();
+        for run in self.runs(partition, from, high_watermark, bytes_max)? {
+            let mut bytes = vec![0; run.bytes as usize];
+            run.segment.read(run.position, &mut bytes)?;
+            batches.push(Bytes::from(bytes));
+        }
+        Ok(Fetched { batches, high_watermark, log_start_offset })
+    }
+
+    fn runs(&self, partition: &Partition, from: Offset, end: Offset, bytes_max: usize) -> Result<Vec<Run>, FetchError> {
+        let mut runs = Runs { list: Vec::new(), room: bytes_max, full: false };
+        let mut next = from;
+        while next < end && !runs.full {
+            // Memory first: a batch leaves it only after the index has it.
+            if hot_from(partition, next, &mut runs, true).is_some() {
+                break;
+            }
+            match self.index.block_at(partition.id(), next)? {
+                Some(block) => {
+                    let segment = self.segment(&block)?;
+                    for entry in self.block(&block, &segment)?.iter().filter(|entry| entry.end() > next) {
+                        runs.push(&segment, entry);
+                    }
+                    next = block.info.end;
+                }
+                // A gap that damage left: go on behind it.
+                None => match hot_from(partition, next, &mut runs, false) {
+                    Some(reached) => next = reached,
+                    None => break,
+                },
+            }
+        }
+        Ok(runs.list)
+    }
+
+    fn segment(&self, block: &BlockRef) -> Result<Arc<Segment>, FetchError> {
+        let missing = || FetchError::Storage(format!("segment {} is missing", block.segment));
+        self.segments.get(block.segment).ok_or_else(missing)
+    }
+
+    fn block(&self, block: &BlockRef, segment: &Segment) -> Result<Arc<Vec<BatchEntry>>, FetchError> {
+        let partition = block.info.partition;
+        if let Some(batches) = self.index.cached_block(block.segment, partition) {
+            return Ok(batches);
+        }
+        let mut bytes = vec![0; block.info.block_bytes as usize];
+        segment.read(block.info.block_position, &mut bytes)?;
+        let damaged = || WalError::Damaged { segment: block.segment, position: block.info.block_position, reason: "footer block".into() };
+        let batches = Arc::new(footer::decode_block(partition, &bytes).ok_or_else(damaged)?);
+        self.index.cache_block(block.segment, partition, batches.clone());
+        Ok(batches)
+    }
+
+    /// Decoded records from `from` on. Stops before a batch that cannot be decoded, and reports it
+    /// when it comes first.
+    pub fn read(&self, partition: &Partition, from: Offset, bytes_max: usize) -> Result<Vec<StoredRecord>, FetchError> {
+        let mut out: Vec<StoredRecord> = Vec::new();
+        for run in self.fetch(partition, from, bytes_max)?.batches {
+            for item in batch::split(&run) {
+                let (header, bytes) = item.map_err(FetchError::Storage)?;
+                match batch::records(&header, &bytes) {
+                    Ok(records) => out.extend(records.into_iter().filter(|record| record.offset >= from)),
+                    Err(_) if !out.is_empty() => return Ok(out),
+                    Err(reason) => {
+                        let base = Offset::new(header.base_offset).unwrap_or(from);
+                        return Err(FetchError::Undecodable { base, next: header.end_offset(base), batch: bytes, reason });
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Offset and timestamp of the first record whose timestamp is at least `timestamp_ms`.
+    pub fn offset_for_time(&self, partition: &Partition, timestamp_ms: i64) -> Result<Option<(Offset, i64)>, FetchError> {
+        for block in self.index.blocks_of(partition.id()) {
+            let block = block?;
+            if block.info.max_timestamp_ms < timestamp_ms {
+                continue;
+            }
+            let segment = self.segment(&block)?;
+            let batches = self.block(&block, &segment)?;
+            if let Some(found) = first_at(partition, &segment, &batches, timestamp_ms)? {
+                return Ok(Some(found));
+            }
+        }
+        for (segment, batches) in hot_copies(partition) {
+            if let Some(found) = first_at(partition, &segment, &batches, timestamp_ms)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Offset and timestamp of the record with the largest timestamp, the first of equals.
+    pub fn max_timestamp(&self, partition: &Partition) -> Result<Option<(Offset, i64)>, FetchError> {
+        let mut largest: Option<i64> = None;
+        for block in self.index.blocks_of(partition.id()) {
+            largest = largest.max(Some(block?.info.max_timestamp_ms));
+        }
+        for (_, batches) in hot_copies(partition) {
+            largest = largest.max(batches.iter().map(|b| b.max_timestamp_ms).max());
+        }
+        match largest {
+            Some(timestamp_ms) => self.offset_for_time(partition, timestamp_ms),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The runs of an answer, merged and bounded.
+struct Runs {
+    list: Vec<Run>,
+    room: usize,
+    full: bool,
+}
+
+impl Runs {
+    /// The first batch is always taken (KIP-74); then the bound holds.
+    fn push(&mut self, segment: &Arc<Segment>, entry: &BatchEntry) {
+        if self.full || (!self.list.is_empty() && entry.bytes as usize > self.room) {
+            self.full = true;
+            return;
+        }
+        self.room = self.room.saturating_sub(entry.bytes as usize);
+        match self.list.last_mut() {
+            Some(run) if run.segment.id() == segment.id() && run.position + run.bytes == entry.position => run.bytes += entry.bytes,
+            _ => self.list.push(Run { segment: segment.clone(), position: entry.position, bytes: entry.bytes }),
+        }
+    }
+}
+
+/// Takes batches from memory, if `from` is in memory (or, when not `strict`, behind a gap). Returns
+/// the offset behind what memory holds.
+fn hot_from(partition: &Partition, from: Offset, runs: &mut Runs, strict: bool) -> Option<Offset> {
+    let hot = partition.hot();
+    let first = hot.front().and_then(|hot| hot.batches.first())?;
+    if strict && first.base > from {
+        return None;
+    }
+    let mut reached = from;
+    for HotPart { segment, batches } in hot.iter().map(|hot| HotPart { segment: &hot.segment, batches: &hot.batches }) {
+        let skip = batches.partition_point(|entry| entry.end() <= from);
+        for entry in batches.get(skip..).unwrap_or_default() {
+            runs.push(segment, entry);
+            reached = entry.end();
+            if runs.full {
+                return Some(reached);
+            }
+        }
+    }
+    Some(reached)
+}
+
+struct HotPart<'a> {
+    segment: &'a Arc<Segment>,
+    batches: &'a [BatchEntry],
+}
+
+fn hot_copies(partition: &Partition) -> Vec<(Arc<Segment>, Vec<BatchEntry>)> {
+    partition.hot().iter().map(|hot| (hot.segment.clone(), hot.batches.clone())).collect()
+}
+
+/// The first record at or after a time among the batches of one segment.
+fn first_at(partition: &Partition, segment: &Segment, batches: &[BatchEntry], timestamp_ms: i64) -> Result<Option<(Offset, i64)>, FetchError> {
+    let start = partition.log_start_offset();
+    let candidates = batches.iter().filter(|entry| entry.max_timestamp_ms >= timestamp_ms && entry.end() > start);
+    for entry in candidates {
+        let mut bytes = vec![0; entry.bytes as usize];
+        segment.read(entry.position, &mut bytes)?;
+        let bytes = Bytes::from(bytes);
+        let header = BatchHeader::parse(&bytes).map_err(FetchError::Storage)?;
+        match batch::records(&header, &bytes) {
+            Ok(records) => {
+                let found = records.iter().find(|r| r.record.timestamp_ms >= timestamp_ms && r.offset >= start);
+                if let Some(found) = found {
+                    return Ok(Some((found.offset, found.record.timestamp_ms)));
+                }
+            }
+            // Its records cannot be told apart, so the batch as a whole is the answer.
+            Err(_) => return Ok(Some((entry.base.max(start), entry.max_timestamp_ms))),
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,269 @@
+//! What the log writes into a sealed segment's footer: where every batch lies, and the producers
+//! that wrote them. The index can be rebuilt from footers alone. All numbers little-endian.
+//!
+//! ```text
+//! footer body
+//!   0  2  version, 1
+//!   2  2  zero
+//!   4  4  number of partitions
+//!   8  4  number of producers
+//!  12     directory: per partition, ascending, 48 bytes
+//!           0 8 partition id            24 8 largest timestamp
+//!           8 8 first offset            32 8 bytes of its batches
+//!          16 8 offset behind the last  40 4 position of its block in the segment
+//!                                       44 4 bytes of its block
+//!         producers: per producer
+//!           0 8 partition id   8 8 producer id   16 2 epoch   18 1 batches, then per batch
+//!           0 4 first sequence   4 4 last sequence   8 8 base offset
+//!         blocks: per partition
+//!           0 4 CRC-32C of the rest, seeded with the partition id
+//!           4 4 number of batches, then per batch, 28 bytes
+//!           0 8 base offset   8 4 last offset delta   12 4 position   16 4 bytes   20 8 max timestamp
+//! ```
+
+use super::partition::BatchEntry;
+use super::producers::{Producer, SequencedBatch};
+use super::types::{Offset, PartitionId};
+
+const VERSION: u16 = 1;
+const HEADER_BYTES: usize = 12;
+const DIRECTORY_BYTES: usize = 48;
+const BATCH_BYTES: usize = 28;
+const BLOCK_HEADER_BYTES: usize = 8;
+
+/// One partition's part of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockInfo {
+    pub partition: PartitionId,
+    pub first: Offset,
+    /// The offset behind the last record.
+    pub end: Offset,
+    pub max_timestamp_ms: i64,
+    pub batch_bytes: u64,
+    /// Where the block lies in the segment.
+    pub block_position: u32,
+    pub block_bytes: u32,
+}
+
+/// A producer's state at the end of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProducerEntry {
+    pub partition: PartitionId,
+    pub producer_id: i64,
+    pub producer: Producer,
+}
+
+/// A footer, read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Footer {
+    pub blocks: Vec<BlockInfo>,
+    pub producers: Vec<ProducerEntry>,
+}
+
+/// Builds a footer body that will lie at `position` of its segment. `partitions` ascend and none is empty.
+pub fn encode(position: u32, partitions: &[(PartitionId, Vec<BatchEntry>)], producers: &[ProducerEntry]) -> (Vec<u8>, Footer) {
+    let mut producer_bytes = Vec::new();
+    for entry in producers {
+        encode_producer(entry, &mut producer_bytes);
+    }
+    let mut block_at = HEADER_BYTES + partitions.len() * DIRECTORY_BYTES + producer_bytes.len();
+    let mut out = Vec::with_capacity(block_at);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&[0; 2]);
+    out.extend_from_slice(&u32_of(partitions.len()).to_le_bytes());
+    out.extend_from_slice(&u32_of(producers.len()).to_le_bytes());
+    let mut blocks = Vec::with_capacity(partitions.len());
+    for (partition, batches) in partitions {
+        let block_bytes = BLOCK_HEADER_BYTES + batches.len() * BATCH_BYTES;
+        let info = BlockInfo {
+            partition: *partition,
+            first: batches.first().map(|b| b.base).unwrap_or_default(),
+            end: batches.last().map(BatchEntry::end).unwrap_or_default(),
+            max_timestamp_ms: batches.iter().map(|b| b.max_timestamp_ms).max().unwrap_or(-1),
+            batch_bytes: batches.iter().map(|b| u64::from(b.bytes)).sum(),
+            block_position: position.saturating_add(u32_of(block_at)),
+            block_bytes: u32_of(block_bytes),
+        };
+        out.extend_from_slice(&info.partition.0.to_le_bytes());
+        out.extend_from_slice(&info.first.value().to_le_bytes());
+        out.extend_from_slice(&info.end.value().to_le_bytes());
+        out.extend_from_slice(&info.max_timestamp_ms.to_le_bytes());
+        out.extend_from_slice(&info.batch_bytes.to_le_bytes());
+        out.extend_from_slice(&info.block_position.to_le_bytes());
+        out.extend_from_slice(&info.block_bytes.to_le_bytes());
+        blocks.push(info);
+        block_at += block_bytes;
+    }
+    out.extend_from_slice(&producer_bytes);
+    for (partition, batches) in partitions {
+        encode_block(*partition, batches, &mut out);
+    }
+    (out, Footer { blocks, producers: producers.to_vec() })
+}
+
+fn encode_block(partition: PartitionId, batches: &[BatchEntry], out: &mut Vec<u8>) {
+    let mut body = Vec::with_capacity(4 + batches.len() * BATCH_BYTES);
+    body.extend_from_slice(&u32_of(batches.len()).to_le_bytes());
+    for batch in batches {
+        body.extend_from_slice(&batch.base.value().to_le_bytes());
+        body.extend_from_slice(&batch.last_delta.to_le_bytes());
+        body.extend_from_slice(&batch.position.to_le_bytes());
+        body.extend_from_slice(&batch.bytes.to_le_bytes());
+        body.extend_from_slice(&batch.max_timestamp_ms.to_le_bytes());
+    }
+    out.extend_from_slice(&block_crc(partition, &body).to_le_bytes());
+    out.extend_from_slice(&body);
+}
+
+fn block_crc(partition: PartitionId, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&partition.0.to_le_bytes()), body)
+}
+
+/// Reads one partition's block; `None` if it is damaged.
+pub fn decode_block(partition: PartitionId, bytes: &[u8]) -> Option<Vec<BatchEntry>> {
+    let mut read = Reader(bytes);
+    let crc = read.u32()?;
+    if block_crc(partition, read.0) != crc {
+        return None;
+    }
+    let count = read.u32()? as usize;
+    let mut batches = Vec::with_capacity(count.min(read.0.len() / BATCH_BYTES));
+    for _ in 0..count {
+        batches.push(BatchEntry {
+            base: Offset::new(read.i64()?)?,
+            last_delta: read.u32()?,
+            position: read.u32()?,
+            bytes: read.u32()?,
+            max_timestamp_ms: read.i64()?,
+        });
+    }
+    read.0.is_empty().then_some(batches)
+}
+
+/// Reads directory and producers; `None` if they do not fit (the wal has verified the bytes).
+pub fn decode(body: &[u8]) -> Option<Footer> {
+    let mut read = Reader(body);
+    if u16::from_le_bytes(read.array()?) != VERSION {
+        return None;
+    }
+    let _zero: [u8; 2] = read.array()?;
+    let (partitions, producers) = (read.u32()?, read.u32()?);
+    let mut footer = Footer::default();
+    for _ in 0..partitions {
+        footer.blocks.push(BlockInfo {
+            partition: PartitionId(read.u64()?),
+            first: Offset::new(read.i64()?)?,
+            end: Offset::new(read.i64()?)?,
+            max_timestamp_ms: read.i64()?,
+            batch_bytes: read.u64()?,
+            block_position: read.u32()?,
+            block_bytes: read.u32()?,
+        });
+    }
+    for _ in 0..producers {
+        footer.producers.push(decode_producer(&mut read)?);
+    }
+    Some(footer)
+}
+
+/// The bytes of one producer, as footers and the index keep it.
+pub fn encode_producer(entry: &ProducerEntry, out: &mut Vec<u8>) {
+    out.extend_from_slice(&entry.partition.0.to_le_bytes());
+    out.extend_from_slice(&entry.producer_id.to_le_bytes());
+    out.extend_from_slice(&entry.producer.epoch.to_le_bytes());
+    out.push(u8::try_from(entry.producer.batches.len()).unwrap_or(u8::MAX));
+    for batch in &entry.producer.batches {
+        out.extend_from_slice(&batch.first_sequence.to_le_bytes());
+        out.extend_from_slice(&batch.last_sequence.to_le_bytes());
+        out.extend_from_slice(&batch.base.value().to_le_bytes());
+    }
+}
+
+/// Reads one producer from the index.
+pub fn decode_producer_bytes(bytes: &[u8]) -> Option<ProducerEntry> {
+    decode_producer(&mut Reader(bytes))
+}
+
+fn decode_producer(read: &mut Reader<'_>) -> Option<ProducerEntry> {
+    let partition = PartitionId(read.u64()?);
+    let producer_id = read.i64()?;
+    let epoch = i16::from_le_bytes(read.array()?);
+    let [count] = read.array()?;
+    let mut batches = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        let first_sequence = read.u32()?.cast_signed();
+        let last_sequence = read.u32()?.cast_signed();
+        batches.push(SequencedBatch { first_sequence, last_sequence, base: Offset::new(read.i64()?)? });
+    }
+    Some(ProducerEntry { partition, producer_id, producer: Producer { epoch, batches } })
+}
+
+fn u32_of(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn i64(&mut self) -> Option<i64> {
+        self.array().map(i64::from_le_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    fn sample() -> (Vec<u8>, Footer, Vec<BatchEntry>) {
+        let offset = |n| Offset::new(n).unwrap();
+        let batches = vec![
+            BatchEntry { base: offset(5), last_delta: 2, position: 128, bytes: 90, max_timestamp_ms: 70 },
+            BatchEntry { base: offset(8), last_delta: 0, position: 218, bytes: 80, max_timestamp_ms: 60 },
+        ];
+        let producer = Producer { epoch: 1, batches: vec![SequencedBatch { first_sequence: 0, last_sequence: 2, base: offset(5) }] };
+        let producers = [ProducerEntry { partition: PartitionId(3), producer_id: 1000, producer }];
+        let (body, footer) = encode(400, &[(PartitionId(3), batches.clone())], &producers);
+        (body, footer, batches)
+    }
+
+    #[test]
+    fn footer_bytes_are_a_promise() {
+        let (body, footer, batches) = sample();
+        let golden = "0100000001000000010000000300000000000000050000000000000009000000000000004600000000000000\
+                      aa00000000000000ef010000400000000300000000000000e80300000000000001000100000000020000000500000000000000";
+        let hex: String = body[..95].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, golden);
+        assert_eq!(decode(&body), Some(footer));
+        let block = &body[95..];
+        assert_eq!(decode_block(PartitionId(3), block), Some(batches));
+        assert_eq!(decode_block(PartitionId(4), block), None);
+        for bit in 0..block.len() * 8 {
+            let mut bad = block.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_block(PartitionId(3), &bad), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_cut_footer_is_refused() {
+        let (body, _, _) = sample();
+        for cut in 0..95 {
+            assert_eq!(decode(&body[..cut]), None);
+        }
+    }
+}

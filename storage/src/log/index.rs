@@ -1,0 +1,220 @@
+//! The index over sealed segments, in fjall. It is a cache: everything in it can be rebuilt from the
+//! segments' footers and the internal partitions, so its folder may be deleted.
+//!
+//! One keyspace, written only by bulk ingestion when a segment is sealed: that skips fjall's journal
+//! and memtable and is atomic. Keys begin with a kind byte; numbers in keys are big-endian.
+//!
+//! | key | value |
+//! |---|---|
+//! | `B` partition, first offset | segment, block position, block bytes, end offset, largest timestamp, batch bytes |
+//! | `C` | the newest segment that the index holds |
+//! | `M` internal partition, record key | newest value of that key |
+//! | `P` partition, producer id | the producer's last batches |
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use holdfast_wal::SegmentId;
+
+use super::footer::{BlockInfo, Footer, decode_producer_bytes, encode_producer};
+use super::partition::BatchEntry;
+use super::producers::Producer;
+use super::types::{Offset, PartitionId};
+
+const BLOCK: u8 = b'B';
+const CHECKPOINT: &[u8] = b"C";
+const METADATA: u8 = b'M';
+const PRODUCER: u8 = b'P';
+
+/// fjall's own cache of index blocks.
+const FJALL_CACHE_BYTES: u64 = 4 << 20;
+/// Decoded footer blocks kept, by the memory they take.
+const BLOCKS_CACHE_BYTES: u64 = 8 << 20;
+
+/// Where one partition's part of a sealed segment is described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockRef {
+    pub segment: SegmentId,
+    pub info: BlockInfo,
+}
+
+type BlockKey = (SegmentId, PartitionId);
+
+#[derive(Clone)]
+struct BlockWeight;
+
+impl quick_cache::Weighter<BlockKey, Arc<Vec<BatchEntry>>> for BlockWeight {
+    fn weight(&self, _: &BlockKey, batches: &Arc<Vec<BatchEntry>>) -> u64 {
+        (batches.len() * size_of::<BatchEntry>() + 64) as u64
+    }
+}
+
+/// Changes of internal partitions: newest value of each key, `None` for a deleted one.
+pub type MetadataChanges = BTreeMap<(PartitionId, Vec<u8>), Option<Vec<u8>>>;
+
+/// The index.
+pub struct Index {
+    keyspace: Keyspace,
+    blocks: quick_cache::sync::Cache<BlockKey, Arc<Vec<BatchEntry>>, BlockWeight>,
+    // Dropped last: it owns the threads behind the keyspace.
+    _database: Database,
+}
+
+impl Index {
+    pub fn open(path: &Path) -> fjall::Result<Index> {
+        let database = Database::builder(path).cache_size(FJALL_CACHE_BYTES).worker_threads(1).open()?;
+        let keyspace = database.keyspace("index", || KeyspaceCreateOptions::default().max_memtable_size(1 << 20))?;
+        let blocks = quick_cache::sync::Cache::with_weighter(1024, BLOCKS_CACHE_BYTES, BlockWeight);
+        Ok(Index { keyspace, blocks, _database: database })
+    }
+
+    /// The newest segment the index holds.
+    pub fn checkpoint(&self) -> fjall::Result<Option<SegmentId>> {
+        let value = self.keyspace.get(CHECKPOINT)?;
+        Ok(value.and_then(|v| v.first_chunk().map(|b| SegmentId(u64::from_be_bytes(*b)))))
+    }
+
+    /// Takes a sealed segment in, all or nothing.
+    pub fn ingest(&self, segment: SegmentId, footer: &Footer, metadata: &MetadataChanges) -> fjall::Result<()> {
+        let mut rows: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+        for info in &footer.blocks {
+            rows.insert(block_key(info.partition, info.first), Some(block_value(segment, info)));
+        }
+        rows.insert(CHECKPOINT.to_vec(), Some(segment.0.to_be_bytes().to_vec()));
+        for ((partition, key), value) in metadata {
+            rows.insert(metadata_key(*partition, key), value.clone());
+        }
+        for entry in &footer.producers {
+            let mut value = Vec::new();
+            encode_producer(entry, &mut value);
+            rows.insert(producer_key(entry.partition, entry.producer_id), Some(value));
+        }
+        let mut ingestion = self.keyspace.start_ingestion()?;
+        for (key, value) in rows {
+            match value {
+                Some(value) => ingestion.write(key, value)?,
+                None => ingestion.write_tombstone(key)?,
+            }
+        }
+        ingestion.finish()
+    }
+
+    /// The block that holds `offset`, or the first one behind it.
+    pub fn block_at(&self, partition: PartitionId, offset: Offset) -> fjall::Result<Option<BlockRef>> {
+        let from = block_key(partition, Offset::ZERO);
+        let mut before = self.keyspace.range(from..=block_key(partition, offset)).rev();
+        if let Some(guard) = before.next() {
+            let (key, value) = guard.into_inner()?;
+            let found = decode_block_row(&key, &value);
+            if found.is_some_and(|block| block.info.end > offset) {
+                return Ok(found);
+            }
+        }
+        let behind = block_key(partition, offset.plus(1))..=last_block_key(partition);
+        match self.keyspace.range(behind).next() {
+            Some(guard) => {
+                let (key, value) = guard.into_inner()?;
+                Ok(decode_block_row(&key, &value))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Every block of a partition, oldest first.
+    pub fn blocks_of(&self, partition: PartitionId) -> impl Iterator<Item = fjall::Result<BlockRef>> + use<> {
+        let range = block_key(partition, Offset::ZERO)..=last_block_key(partition);
+        self.keyspace.range(range).filter_map(|guard| match guard.into_inner() {
+            Ok((key, value)) => decode_block_row(&key, &value).map(Ok),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    /// A decoded block, if it was used lately.
+    pub fn cached_block(&self, segment: SegmentId, partition: PartitionId) -> Option<Arc<Vec<BatchEntry>>> {
+        self.blocks.get(&(segment, partition))
+    }
+
+    pub fn cache_block(&self, segment: SegmentId, partition: PartitionId, batches: Arc<Vec<BatchEntry>>) {
+        self.blocks.insert((segment, partition), batches);
+    }
+
+    /// Newest value of every key of an internal partition.
+    pub fn metadata(&self, partition: PartitionId) -> impl Iterator<Item = fjall::Result<(Vec<u8>, Vec<u8>)>> + use<> {
+        let prefix = metadata_key(partition, &[]);
+        let skip = prefix.len();
+        self.keyspace.prefix(prefix).map(move |guard| {
+            let (key, value) = guard.into_inner()?;
+            Ok((key.get(skip..).unwrap_or_default().to_vec(), value.to_vec()))
+        })
+    }
+
+    /// The producers of a partition.
+    pub fn producers(&self, partition: PartitionId) -> impl Iterator<Item = fjall::Result<(i64, Producer)>> + use<> {
+        let mut prefix = vec![PRODUCER];
+        prefix.extend_from_slice(&partition.0.to_be_bytes());
+        self.keyspace.prefix(prefix).filter_map(|guard| match guard.into_inner() {
+            Ok((_, value)) => decode_producer_bytes(&value).map(|entry| Ok((entry.producer_id, entry.producer))),
+            Err(error) => Some(Err(error)),
+        })
+    }
+}
+
+fn block_key(partition: PartitionId, first: Offset) -> Vec<u8> {
+    let mut key = vec![BLOCK];
+    key.extend_from_slice(&partition.0.to_be_bytes());
+    key.extend_from_slice(&first.value().to_be_bytes());
+    key
+}
+
+fn last_block_key(partition: PartitionId) -> Vec<u8> {
+    let mut key = block_key(partition, Offset::ZERO);
+    key.truncate(9);
+    key.extend_from_slice(&i64::MAX.to_be_bytes());
+    key
+}
+
+fn block_value(segment: SegmentId, info: &BlockInfo) -> Vec<u8> {
+    let mut value = Vec::with_capacity(40);
+    value.extend_from_slice(&segment.0.to_be_bytes());
+    value.extend_from_slice(&info.block_position.to_be_bytes());
+    value.extend_from_slice(&info.block_bytes.to_be_bytes());
+    value.extend_from_slice(&info.end.value().to_be_bytes());
+    value.extend_from_slice(&info.max_timestamp_ms.to_be_bytes());
+    value.extend_from_slice(&info.batch_bytes.to_be_bytes());
+    value
+}
+
+fn decode_block_row(key: &[u8], value: &[u8]) -> Option<BlockRef> {
+    let (partition, first) = key.get(1..)?.split_first_chunk::<8>()?;
+    let (segment, value) = value.split_first_chunk::<8>()?;
+    let (block_position, value) = value.split_first_chunk::<4>()?;
+    let (block_bytes, value) = value.split_first_chunk::<4>()?;
+    let (end, value) = value.split_first_chunk::<8>()?;
+    let (max_timestamp, value) = value.split_first_chunk::<8>()?;
+    let info = BlockInfo {
+        partition: PartitionId(u64::from_be_bytes(*partition)),
+        first: Offset::new(i64::from_be_bytes(*first.first_chunk()?))?,
+        end: Offset::new(i64::from_be_bytes(*end))?,
+        max_timestamp_ms: i64::from_be_bytes(*max_timestamp),
+        batch_bytes: u64::from_be_bytes(*value.first_chunk()?),
+        block_position: u32::from_be_bytes(*block_position),
+        block_bytes: u32::from_be_bytes(*block_bytes),
+    };
+    Some(BlockRef { segment: SegmentId(u64::from_be_bytes(*segment)), info })
+}
+
+fn metadata_key(partition: PartitionId, record_key: &[u8]) -> Vec<u8> {
+    let mut key = vec![METADATA];
+    key.extend_from_slice(&partition.0.to_be_bytes());
+    key.extend_from_slice(record_key);
+    key
+}
+
+fn producer_key(partition: PartitionId, producer_id: i64) -> Vec<u8> {
+    let mut key = vec![PRODUCER];
+    key.extend_from_slice(&partition.0.to_be_bytes());
+    key.extend_from_slice(&producer_id.to_be_bytes());
+    key
+}

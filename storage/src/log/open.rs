@@ -1,0 +1,291 @@
+//! Opening: lock, recover the wal, bring the index up to the newest segment, read the internal
+//! partitions, and only then let anybody in.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_wal::disk::{Disk, RealDisk};
+use holdfast_wal::recovery::{Damage, groups_end_before};
+use holdfast_wal::segment::ScannedEntry;
+use holdfast_wal::{Position, Segment, SegmentId, WalError, WalOptions, Writer};
+
+use super::LogOptions;
+use super::batch::{self, BatchHeader};
+use super::error::OpenError;
+use super::footer::{self, Footer, ProducerEntry};
+use super::index::{Index, MetadataChanges};
+use super::partition::{BatchEntry, Partition};
+use super::producers::Producers;
+use super::segments::Segments;
+use super::state::{Internal, METADATA, OFFSETS, State};
+use super::types::{Offset, PartitionId};
+
+/// What opening yields.
+pub struct Opened {
+    pub lock: File,
+    pub index: Arc<Index>,
+    pub segments: Segments,
+    pub state: Arc<State>,
+    pub internal: Arc<Internal>,
+    pub writer: Writer,
+    pub leader_epoch: i32,
+    pub damage: Vec<Damage>,
+}
+
+pub fn open(options: &LogOptions) -> Result<Opened, OpenError> {
+    let lock = lock(&options.data_dir)?;
+    let segments_dir = options.data_dir.join("segments");
+    let disk: Arc<dyn Disk> =
+        Arc::new(RealDisk::open(&segments_dir).map_err(|source| OpenError::Directory { path: segments_dir, source })?);
+    let recovered = holdfast_wal::recover(&disk, wal_options(options))?;
+    let mut damage = recovered.damage;
+    let index_dir = options.data_dir.join("index");
+    let index = open_index(&index_dir, &recovered.segments)?;
+    let mut catch_up = CatchUp { index: &index, producers: HashMap::new(), damage: &mut damage };
+    catch_up.run(&recovered.segments).map_err(|error| error.in_dir(&index_dir))?;
+    let segments = Segments::default();
+    recovered.segments.iter().for_each(|segment| segments.insert(segment));
+    for Damage { position, bytes } in &damage {
+        tracing::error!(%position, bytes, "damage: these bytes were acknowledged and cannot be read");
+    }
+    if recovered.torn_tail {
+        tracing::info!("a torn, never acknowledged tail was cut");
+    }
+    let (state, internal) = restore(&index).map_err(|error| error.in_dir(&index_dir))?;
+    let leader_epoch = i32::try_from(recovered.boot_epoch).unwrap_or(i32::MAX);
+    Ok(Opened { lock, index: Arc::new(index), segments, state, internal, writer: recovered.writer, leader_epoch, damage })
+}
+
+fn wal_options(options: &LogOptions) -> WalOptions {
+    WalOptions {
+        segment_bytes: options.segment_bytes,
+        prepare_ahead: true,
+        clock: Arc::new(super::now_ms),
+        // Version 4 UUIDs are the randomness this crate already has.
+        salt: Arc::new(|| uuid::Uuid::new_v4().as_u64_pair().1),
+    }
+}
+
+fn lock(data_dir: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::Directory { path: data_dir.to_path_buf(), source };
+    fs::create_dir_all(data_dir).map_err(failed)?;
+    let path = data_dir.join("LOCK");
+    let file = File::options().create(true).write(true).truncate(false).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(data_dir.to_path_buf())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// An index that speaks of segments that are not there belongs to another log: it is made anew.
+fn open_index(path: &Path, segments: &[Arc<Segment>]) -> Result<Index, OpenError> {
+    let failed = |error| OpenError::Index(error, path.to_path_buf());
+    let index = Index::open(path).map_err(failed)?;
+    let stale = match index.checkpoint().map_err(failed)? {
+        Some(checkpoint) => !segments.iter().any(|segment| segment.id() == checkpoint),
+        None => false,
+    };
+    if !stale {
+        return Ok(index);
+    }
+    tracing::warn!("the index does not belong to these segments and is rebuilt");
+    drop(index);
+    fs::remove_dir_all(path).map_err(|source| OpenError::Directory { path: path.to_path_buf(), source })?;
+    Index::open(path).map_err(failed)
+}
+
+/// An error that does not know yet which folder it is about.
+enum Failure {
+    Index(fjall::Error),
+    Other(OpenError),
+}
+
+impl Failure {
+    fn in_dir(self, path: &Path) -> OpenError {
+        match self {
+            Failure::Index(error) => OpenError::Index(error, path.to_path_buf()),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+impl From<fjall::Error> for Failure {
+    fn from(error: fjall::Error) -> Failure {
+        Failure::Index(error)
+    }
+}
+
+impl From<WalError> for Failure {
+    fn from(error: WalError) -> Failure {
+        Failure::Other(error.into())
+    }
+}
+
+/// Takes the segments behind the index's checkpoint in.
+struct CatchUp<'a> {
+    index: &'a Index,
+    /// Producers as of the segment before, of partitions that were looked at.
+    producers: HashMap<PartitionId, Producers>,
+    damage: &'a mut Vec<Damage>,
+}
+
+type Batches = BTreeMap<PartitionId, Vec<BatchEntry>>;
+
+impl CatchUp<'_> {
+    fn run(&mut self, segments: &[Arc<Segment>]) -> Result<(), Failure> {
+        let checkpoint = self.index.checkpoint()?;
+        for (at, segment) in segments.iter().enumerate() {
+            if checkpoint.is_some_and(|checkpoint| segment.id() <= checkpoint) {
+                continue;
+            }
+            let (footer, batches) = match sealed(segment)? {
+                Some(found) => found,
+                None => self.seal(segment, segments.get(at + 1))?,
+            };
+            let metadata = metadata_changes(segment, &batches)?;
+            self.index.ingest(segment.id(), &footer, &metadata)?;
+        }
+        Ok(())
+    }
+
+    /// A segment whose footer never got written: read it through and write one.
+    fn seal(&mut self, segment: &Segment, next: Option<&Arc<Segment>>) -> Result<(Footer, Batches), Failure> {
+        let known_end = match next {
+            Some(next) => groups_end_before(next, segment.id())?,
+            None => None,
+        };
+        let scan = segment.scan(known_end)?;
+        self.damage.extend(scan.damage.iter().map(|&(offset, bytes)| Damage { position: Position { segment: segment.id(), offset }, bytes }));
+        let mut batches = Batches::new();
+        let mut touched: BTreeMap<(PartitionId, i64), ()> = BTreeMap::new();
+        for entry in scan.groups.iter().flat_map(|group| &group.entries) {
+            let id = PartitionId(entry.stream);
+            for (header, position) in headers_in(segment, entry)? {
+                let base = Offset::new(header.base_offset).unwrap_or_default();
+                let bytes = u32::try_from(header.bytes).unwrap_or(u32::MAX);
+                let (last_delta, max_timestamp_ms) = (header.last_offset_delta, header.max_timestamp_ms);
+                batches.entry(id).or_default().push(BatchEntry { base, last_delta, position, bytes, max_timestamp_ms });
+                if header.producer_id >= 0 {
+                    self.producers_of(id)?.append(&header, base);
+                    touched.insert((id, header.producer_id), ());
+                }
+            }
+        }
+        let mut producers = Vec::new();
+        for (partition, producer_id) in touched.into_keys() {
+            if let Some(producer) = self.producers_of(partition)?.get(producer_id).cloned() {
+                producers.push(ProducerEntry { partition, producer_id, producer });
+            }
+        }
+        let partitions: Vec<(PartitionId, Vec<BatchEntry>)> = batches.iter().map(|(id, list)| (*id, list.clone())).collect();
+        let (body, footer) = footer::encode(scan.end, &partitions, &producers);
+        let last_sequence = scan.groups.last().map_or(0, |group| group.header.sequence);
+        segment.seal(scan.end, last_sequence, &body)?;
+        Ok((footer, batches))
+    }
+
+    fn producers_of(&mut self, id: PartitionId) -> Result<&mut Producers, Failure> {
+        if !self.producers.contains_key(&id) {
+            let known = producers_of(self.index, id)?;
+            self.producers.insert(id, known);
+        }
+        Ok(self.producers.entry(id).or_default())
+    }
+}
+
+fn producers_of(index: &Index, id: PartitionId) -> fjall::Result<Producers> {
+    let mut producers = Producers::default();
+    for item in index.producers(id) {
+        let (producer_id, producer) = item?;
+        producers.restore(producer_id, Some(producer));
+    }
+    Ok(producers)
+}
+
+/// Footer and internal batches of a sealed segment; `None` if it has no footer, or a damaged one.
+fn sealed(segment: &Segment) -> Result<Option<(Footer, Batches)>, Failure> {
+    let Some((trailer, body)) = segment.footer()? else { return Ok(None) };
+    let Some(footer) = footer::decode(&body) else { return Ok(None) };
+    let mut batches = Batches::new();
+    for info in footer.blocks.iter().filter(|info| info.partition == METADATA || info.partition == OFFSETS) {
+        let at = info.block_position.saturating_sub(trailer.groups_end) as usize;
+        let block = body.get(at..at.saturating_add(info.block_bytes as usize)).unwrap_or_default();
+        match footer::decode_block(info.partition, block) {
+            Some(list) => drop(batches.insert(info.partition, list)),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some((footer, batches)))
+}
+
+fn headers_in(segment: &Segment, entry: &ScannedEntry) -> Result<Vec<(BatchHeader, u32)>, Failure> {
+    let mut payload = vec![0; entry.payload_bytes as usize];
+    segment.read(entry.payload_position, &mut payload)?;
+    let mut position = entry.payload_position;
+    let mut headers = Vec::new();
+    for item in batch::split(&Bytes::from(payload)) {
+        let (header, bytes) = item.map_err(|reason| damaged(segment.id(), position, reason))?;
+        headers.push((header, position));
+        position = position.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    }
+    Ok(headers)
+}
+
+fn damaged(segment: SegmentId, position: u32, reason: String) -> Failure {
+    WalError::Damaged { segment, position, reason }.into()
+}
+
+/// Newest value of every key that the internal partitions got in one segment.
+fn metadata_changes(segment: &Segment, batches: &Batches) -> Result<MetadataChanges, Failure> {
+    let mut changes = MetadataChanges::new();
+    for (&partition, list) in batches.iter().filter(|(id, _)| **id == METADATA || **id == OFFSETS) {
+        for entry in list {
+            let mut bytes = vec![0; entry.bytes as usize];
+            segment.read(entry.position, &mut bytes)?;
+            let bytes = Bytes::from(bytes);
+            let wrong = |reason| damaged(segment.id(), entry.position, reason);
+            let header = BatchHeader::parse(&bytes).map_err(wrong)?;
+            for stored in batch::records(&header, &bytes).map_err(wrong)? {
+                let key = stored.record.key.unwrap_or_default().to_vec();
+                changes.insert((partition, key), stored.record.value.map(|value| value.to_vec()));
+            }
+        }
+    }
+    Ok(changes)
+}
+
+/// Builds topics, settings and offsets, and gives every partition its watermark and producers.
+fn restore(index: &Index) -> Result<(Arc<State>, Arc<Internal>), Failure> {
+    let state = Arc::new(State::default());
+    let internal = Arc::new(Internal::new());
+    for partition in [METADATA, OFFSETS] {
+        for item in index.metadata(partition) {
+            let (key, value) = item?;
+            state.apply(&key, Some(&value)).map_err(|reason| Failure::Other(OpenError::Metadata(reason)))?;
+        }
+    }
+    let mut partitions = vec![internal.metadata.clone(), internal.offsets.clone()];
+    for topic in state.read().topics.values() {
+        partitions.extend_from_slice(topic.partitions());
+    }
+    for partition in partitions {
+        restore_partition(index, &partition)?;
+    }
+    Ok((state, internal))
+}
+
+fn restore_partition(index: &Index, partition: &Partition) -> Result<(), Failure> {
+    let mut end = Offset::ZERO;
+    let mut bytes = 0;
+    for block in index.blocks_of(partition.id()) {
+        let info = block?.info;
+        end = end.max(info.end);
+        bytes += info.batch_bytes;
+    }
+    partition.restore(end, bytes, producers_of(index, partition.id())?);
+    Ok(())
+}

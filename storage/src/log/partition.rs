@@ -1,0 +1,182 @@
+//! One partition: what readers see of it, and what the writer remembers of it.
+//!
+//! Readers take the read lock for the length of a binary search. Only the writer thread, the sealer
+//! and the opening of the log change anything.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+use holdfast_wal::{Segment, SegmentId};
+
+use super::producers::Producers;
+use super::types::{Offset, PartitionId, TopicId};
+use super::watch::Signal;
+
+/// Where one record batch lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchEntry {
+    pub base: Offset,
+    /// Offset of the last record, counted from `base`.
+    pub last_delta: u32,
+    /// In its segment.
+    pub position: u32,
+    pub bytes: u32,
+    pub max_timestamp_ms: i64,
+}
+
+impl BatchEntry {
+    /// The offset behind the last record.
+    pub fn end(&self) -> Offset {
+        self.base.plus(self.last_delta).plus(1)
+    }
+}
+
+/// One partition of a topic.
+#[derive(Debug)]
+pub struct Partition {
+    id: PartitionId,
+    topic: TopicId,
+    topic_name: String,
+    index: i32,
+    high_watermark: AtomicI64,
+    log_start: AtomicI64,
+    bytes: AtomicU64,
+    hot: RwLock<VecDeque<HotSegment>>,
+    writer: Mutex<WriterState>,
+    watchers: Mutex<Vec<Weak<Signal>>>,
+}
+
+/// Batches of a segment that the index does not hold yet.
+#[derive(Debug)]
+pub struct HotSegment {
+    pub segment: Arc<Segment>,
+    pub batches: Vec<BatchEntry>,
+}
+
+/// What only the writer thread uses.
+#[derive(Debug, Default)]
+pub struct WriterState {
+    /// The next offset to give; ahead of the high watermark only while a group is being written.
+    pub next: Offset,
+    pub producers: Producers,
+    /// Place in the group being closed.
+    pub slot: Option<usize>,
+    /// The head segment's number if the partition has batches in it.
+    pub in_head: bool,
+}
+
+impl Partition {
+    pub(crate) fn new(id: PartitionId, topic: TopicId, topic_name: String, index: i32) -> Partition {
+        Partition {
+            id,
+            topic,
+            topic_name,
+            index,
+            high_watermark: AtomicI64::new(0),
+            log_start: AtomicI64::new(0),
+            bytes: AtomicU64::new(0),
+            hot: RwLock::default(),
+            writer: Mutex::default(),
+            watchers: Mutex::default(),
+        }
+    }
+
+    /// Number within the topic, from 0.
+    pub fn index(&self) -> i32 {
+        self.index
+    }
+
+    pub fn topic_id(&self) -> TopicId {
+        self.topic
+    }
+
+    pub fn topic_name(&self) -> &str {
+        &self.topic_name
+    }
+
+    /// First readable offset.
+    pub fn log_start_offset(&self) -> Offset {
+        Offset::new(self.log_start.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    /// First offset that is not yet durable; readers see everything below it.
+    pub fn high_watermark(&self) -> Offset {
+        Offset::new(self.high_watermark.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    /// Bytes of record batches kept.
+    pub fn size_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    pub(crate) fn writer(&self) -> MutexGuard<'_, WriterState> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn hot(&self) -> RwLockReadGuard<'_, VecDeque<HotSegment>> {
+        self.hot.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hot_mut(&self) -> RwLockWriteGuard<'_, VecDeque<HotSegment>> {
+        self.hot.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes durable batches readable.
+    pub(crate) fn publish(&self, segment: &Arc<Segment>, batches: &[BatchEntry]) {
+        let Some(last) = batches.last() else { return };
+        let mut hot = self.hot_mut();
+        match hot.back_mut() {
+            Some(back) if back.segment.id() == segment.id() => back.batches.extend_from_slice(batches),
+            _ => hot.push_back(HotSegment { segment: segment.clone(), batches: batches.to_vec() }),
+        }
+        drop(hot);
+        self.bytes.fetch_add(batches.iter().map(|b| u64::from(b.bytes)).sum(), Ordering::Relaxed);
+        self.high_watermark.fetch_max(last.end().value(), Ordering::AcqRel);
+        self.signal();
+    }
+
+    /// Takes over what the index knows of the partition, when the log is opened.
+    pub(crate) fn restore(&self, high_watermark: Offset, bytes: u64, producers: Producers) {
+        self.high_watermark.fetch_max(high_watermark.value(), Ordering::AcqRel);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        let mut writer = self.writer();
+        writer.next = self.high_watermark();
+        writer.producers = producers;
+    }
+
+    /// The index holds this segment's batches now.
+    pub(crate) fn forget_hot(&self, segment: SegmentId) {
+        self.hot_mut().retain(|hot| hot.segment.id() != segment);
+    }
+
+    /// A copy of one segment's batches, for the sealer.
+    pub(crate) fn hot_batches(&self, segment: SegmentId) -> Vec<BatchEntry> {
+        let hot = self.hot();
+        hot.iter().find(|hot| hot.segment.id() == segment).map(|hot| hot.batches.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn add_watcher(&self, signal: &Arc<Signal>) {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        if watchers.len() == watchers.capacity() {
+            // Watches of an idle partition come and go without ever being signalled.
+            watchers.retain(|watcher| watcher.strong_count() > 0);
+        }
+        watchers.push(Arc::downgrade(signal));
+    }
+
+    fn signal(&self) {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|watcher| match watcher.upgrade() {
+            Some(signal) => {
+                signal.raise();
+                true
+            }
+            None => false,
+        });
+    }
+}

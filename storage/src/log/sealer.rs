@@ -1,0 +1,71 @@
+//! Sealing, off the append path: a full segment gets its footer, then the index takes it in, then
+//! its batches are forgotten in memory. One thread, in order, with a bounded backlog: when the index
+//! cannot keep up the writer waits.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use holdfast_wal::WalError;
+use holdfast_wal::writer::Retired;
+
+use super::footer::{self, ProducerEntry};
+use super::index::{Index, MetadataChanges};
+use super::partition::{BatchEntry, Partition};
+use super::state::State;
+use super::types::PartitionId;
+
+/// Full segments that may wait for the sealer.
+const BACKLOG_SEGMENTS: usize = 2;
+/// Between two attempts to write the index, say on a full disk.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A full segment and what is in it.
+pub struct SealJob {
+    pub retired: Retired,
+    pub partitions: Vec<Arc<Partition>>,
+    pub producers: Vec<ProducerEntry>,
+    pub metadata: MetadataChanges,
+}
+
+/// Hands jobs to the sealer; dropping it lets the thread end.
+pub type SealQueue = SyncSender<SealJob>;
+
+/// Starts the thread.
+pub fn start(index: Arc<Index>, state: Arc<State>) -> std::io::Result<(SealQueue, JoinHandle<()>)> {
+    let (queue, jobs) = sync_channel(BACKLOG_SEGMENTS);
+    let thread = std::thread::Builder::new().name("log-sealer".into()).spawn(move || run(&jobs, &index, &state))?;
+    Ok((queue, thread))
+}
+
+fn run(jobs: &Receiver<SealJob>, index: &Index, state: &State) {
+    for job in jobs {
+        let segment = job.retired.segment.id();
+        if let Err(error) = seal(&job, index) {
+            tracing::error!(%segment, %error, "sealing failed");
+            // What a failed fdatasync left on disk is unknown (invariant 11). Everything else stays
+            // readable from memory and is sealed at the next start.
+            state.fail(error.to_string());
+            return;
+        }
+        tracing::debug!(%segment, partitions = job.partitions.len(), "sealed");
+    }
+}
+
+fn seal(job: &SealJob, index: &Index) -> Result<(), WalError> {
+    let segment = &job.retired.segment;
+    let mut partitions: Vec<(PartitionId, Vec<BatchEntry>)> =
+        job.partitions.iter().map(|p| (p.id(), p.hot_batches(segment.id()))).filter(|(_, batches)| !batches.is_empty()).collect();
+    partitions.sort_unstable_by_key(|(id, _)| *id);
+    let (body, footer) = footer::encode(job.retired.groups_end, &partitions, &job.producers);
+    segment.seal(job.retired.groups_end, job.retired.last_sequence, &body)?;
+    while let Err(error) = index.ingest(segment.id(), &footer, &job.metadata) {
+        tracing::error!(segment = %segment.id(), %error, "the index cannot be written; appends wait for it");
+        std::thread::sleep(RETRY);
+    }
+    for partition in &job.partitions {
+        partition.forget_hot(segment.id());
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Every open segment, by id.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use holdfast_wal::{Segment, SegmentId};
+
+/// Clones share the map.
+#[derive(Debug, Clone, Default)]
+pub struct Segments {
+    open: Arc<RwLock<BTreeMap<SegmentId, Arc<Segment>>>>,
+}
+
+impl Segments {
+    pub fn get(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Cheap if it is there already.
+    pub fn insert(&self, segment: &Arc<Segment>) {
+        if self.get(segment.id()).is_none() {
+            self.open.write().unwrap_or_else(PoisonError::into_inner).insert(segment.id(), segment.clone());
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}

@@ -1,0 +1,115 @@
+//! What the internal partitions say, in memory: topics, settings, group offsets. Every change comes
+//! from a record that is already durable.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+
+use bytes::Bytes;
+
+use super::partition::Partition;
+use super::topic::Topic;
+use super::types::{CommittedOffset, PartitionId, TopicId};
+use super::values::{self, Key, NodeValue, TopicValue};
+
+/// Topics, settings and counters.
+pub const METADATA: PartitionId = PartitionId(1);
+/// Group offsets.
+pub const OFFSETS: PartitionId = PartitionId(2);
+/// Partitions of topics are numbered from here.
+pub const FIRST_PARTITION: u64 = 16;
+
+/// The internal partitions themselves.
+#[derive(Debug)]
+pub struct Internal {
+    pub metadata: Arc<Partition>,
+    pub offsets: Arc<Partition>,
+}
+
+impl Internal {
+    pub fn new() -> Internal {
+        let nowhere = TopicId(uuid::Uuid::nil());
+        let partition = |id, name: &str| Arc::new(Partition::new(id, nowhere, name.to_owned(), 0));
+        Internal { metadata: partition(METADATA, "__metadata"), offsets: partition(OFFSETS, "__offsets") }
+    }
+
+    pub fn get(&self, id: PartitionId) -> Option<&Arc<Partition>> {
+        [&self.metadata, &self.offsets].into_iter().find(|partition| partition.id() == id)
+    }
+}
+
+/// The state; one writer (the wal's writer thread), many readers.
+#[derive(Debug, Default)]
+pub struct State {
+    tables: RwLock<Tables>,
+    /// Set once, when the log fails for good.
+    failure: OnceLock<String>,
+}
+
+/// The tables behind the lock.
+#[derive(Debug, Default)]
+pub struct Tables {
+    pub topics: BTreeMap<String, Arc<Topic>>,
+    pub by_id: HashMap<TopicId, Arc<Topic>>,
+    pub settings: BTreeMap<(String, String), Bytes>,
+    pub offsets: BTreeMap<String, BTreeMap<(TopicId, i32), CommittedOffset>>,
+    pub node: Option<NodeValue>,
+}
+
+impl State {
+    pub fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn fail(&self, reason: String) {
+        let _ = self.failure.set(reason);
+    }
+
+    pub fn failure(&self) -> Option<&String> {
+        self.failure.get()
+    }
+
+    /// Takes a durable record of an internal partition over.
+    pub fn apply(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+        // A key of a later version is kept in the log and left alone here.
+        let Some(key) = Key::decode(key) else { return Ok(()) };
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        match (key, value) {
+            (Key::Topic(id), Some(value)) => {
+                let value: TopicValue = values::decode(value)?;
+                if value.partitions.is_empty() {
+                    return Err(format!("topic {} has no partitions", value.name));
+                }
+                let ids: Vec<PartitionId> = value.partitions.iter().map(|&id| PartitionId(id)).collect();
+                let topic = Arc::new(Topic::new(id, &value.name, &ids, value.configs));
+                tables.topics.insert(value.name, topic.clone());
+                tables.by_id.insert(id, topic);
+            }
+            (Key::Topic(id), None) => {
+                if let Some(topic) = tables.by_id.remove(&id) {
+                    tables.topics.remove(topic.name());
+                }
+            }
+            (Key::Setting { kind, key }, Some(value)) => {
+                tables.settings.insert((kind, key), Bytes::copy_from_slice(value));
+            }
+            (Key::Setting { kind, key }, None) => {
+                tables.settings.remove(&(kind, key));
+            }
+            (Key::Node, Some(value)) => tables.node = Some(values::decode(value)?),
+            (Key::Node, None) => {}
+            (Key::GroupOffset { group, topic, partition }, Some(value)) => {
+                let committed = values::decode(value)?;
+                tables.offsets.entry(group).or_default().insert((topic, partition), committed);
+            }
+            (Key::GroupOffset { group, topic, partition }, None) => {
+                if let Some(offsets) = tables.offsets.get_mut(&group) {
+                    offsets.remove(&(topic, partition));
+                    if offsets.is_empty() {
+                        tables.offsets.remove(&group);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

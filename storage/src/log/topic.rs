@@ -1,0 +1,151 @@
+//! Topics: a name, an id that is never reused, and partitions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::error::CreateTopicError;
+use super::murmur2;
+use super::partition::Partition;
+use super::types::{NewTopic, PartitionId, TopicId};
+
+/// The most partitions one topic may have.
+pub const PARTITIONS_MAX: u32 = 10_000;
+/// Kafka's limit on a topic name.
+const NAME_BYTES_MAX: usize = 249;
+
+/// A topic and its partitions.
+#[derive(Debug)]
+pub struct Topic {
+    id: TopicId,
+    name: String,
+    partitions: Vec<Arc<Partition>>,
+    configs: Vec<(String, String)>,
+    turn: AtomicUsize,
+}
+
+impl Topic {
+    pub(crate) fn new(id: TopicId, name: &str, ids: &[PartitionId], configs: Vec<(String, String)>) -> Topic {
+        let partition = |(index, &partition): (i32, &PartitionId)| Arc::new(Partition::new(partition, id, name.to_owned(), index));
+        let partitions = (0..).zip(ids).map(partition).collect();
+        Topic { id, name: name.to_owned(), partitions, configs, turn: AtomicUsize::new(0) }
+    }
+
+    pub fn id(&self) -> TopicId {
+        self.id
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Index = partition number; at least one.
+    pub fn partitions(&self) -> &[Arc<Partition>] {
+        &self.partitions
+    }
+
+    pub fn partition(&self, index: i32) -> Option<&Arc<Partition>> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+
+    /// The partition a key belongs to, as Kafka's default partitioner chooses it; keyless records
+    /// take turns.
+    pub fn partition_for(&self, key: Option<&[u8]>) -> &Arc<Partition> {
+        let count = self.partitions.len();
+        let index = match key {
+            Some(key) => murmur2::partition_of(key, count),
+            None => self.turn.fetch_add(1, Ordering::Relaxed) % count,
+        };
+        #[allow(clippy::indexing_slicing, reason = "both ways choose below the count, and no topic is without partitions")]
+        &self.partitions[index]
+    }
+
+    /// As given when the topic was created.
+    pub fn configs(&self) -> &[(String, String)] {
+        &self.configs
+    }
+}
+
+/// Judges a topic before it is created.
+pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
+    let invalid = |reason| Err(CreateTopicError::InvalidName { name: new.name.clone(), reason });
+    if new.name.is_empty() {
+        return invalid("it is empty");
+    }
+    if new.name.len() > NAME_BYTES_MAX {
+        return invalid("it is longer than 249 characters");
+    }
+    if new.name == "." || new.name == ".." {
+        return invalid("\".\" and \"..\" are not allowed");
+    }
+    if !new.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        return invalid("only letters, digits, '.', '_' and '-' are allowed");
+    }
+    if !(1..=PARTITIONS_MAX).contains(&new.partitions) {
+        return Err(CreateTopicError::InvalidPartitions(new.partitions));
+    }
+    for (key, value) in &new.configs {
+        let invalid = |reason| Err(CreateTopicError::InvalidConfig { key: key.clone(), value: value.clone(), reason });
+        if !TOPIC_CONFIGS.contains(&key.as_str()) {
+            return invalid("Kafka has no such topic configuration");
+        }
+        if key == "message.timestamp.type" && value != "CreateTime" {
+            return invalid("only CreateTime is supported");
+        }
+    }
+    Ok(())
+}
+
+/// Kafka 4's topic configurations.
+const TOPIC_CONFIGS: [&str; 29] = [
+    "cleanup.policy",
+    "compression.type",
+    "compression.gzip.level",
+    "compression.lz4.level",
+    "compression.zstd.level",
+    "delete.retention.ms",
+    "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
+    "follower.replication.throttled.replicas",
+    "index.interval.bytes",
+    "leader.replication.throttled.replicas",
+    "local.retention.bytes",
+    "local.retention.ms",
+    "max.compaction.lag.ms",
+    "max.message.bytes",
+    "message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms",
+    "message.timestamp.type",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
+    "min.insync.replicas",
+    "preallocate",
+    "retention.bytes",
+    "retention.ms",
+    "segment.bytes",
+    "segment.index.bytes",
+    "segment.jitter.ms",
+    "segment.ms",
+];
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_and_configs_are_judged_as_kafka_does() {
+        let topic = |name: &str| NewTopic { name: name.into(), partitions: 1, configs: Vec::new() };
+        for good in ["a", "telemetry.raw", "A_b-9", &"x".repeat(249)] {
+            assert_eq!(validate(&topic(good)), Ok(()), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "ä", "a b", &"x".repeat(250)] {
+            assert!(matches!(validate(&topic(bad)), Err(CreateTopicError::InvalidName { .. })), "{bad}");
+        }
+        let with = |key: &str, value: &str| NewTopic { configs: vec![(key.into(), value.into())], ..topic("t") };
+        assert_eq!(validate(&with("retention.ms", "1000")), Ok(()));
+        assert!(validate(&with("retention.hours", "1")).is_err());
+        assert!(validate(&with("message.timestamp.type", "LogAppendTime")).is_err());
+        assert!(validate(&NewTopic { partitions: 0, ..topic("t") }).is_err());
+    }
+}
