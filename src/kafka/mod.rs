@@ -1,1 +1,37 @@
-//! kafka
+//! The Kafka door: any Kafka client, in any language, reads and writes the log through it.
+//!
+//! It owns the listener, the protocol's codec, the translation between requests and the log, and the
+//! classic consumer-group coordinator. It knows the log and nothing of the other doors. It holds no
+//! data: topics, offsets and producer ids are the log's, group membership is the coordinator's and
+//! does not outlive the process.
+//!
+//! | module | noun |
+//! |---|---|
+//! | `protocol` | the wire format: the two tables and their codec |
+//! | `listener` | the socket, the connection limit, start and stop |
+//! | `connection` | one client's frames in, answers out, in order |
+//! | `handlers` | what each API does, by theme |
+//! | `groups` | the consumer-group coordinator |
+//! | `client` | a small Kafka client for the command line |
+//!
+//! What the door does not have it does not advertise: there are no transactions (a transactional
+//! producer is refused when it asks for its id or coordinator), no SASL (a listener on a non-loopback
+//! address starts only with `allow_anonymous = true`), and no fetch sessions (every fetch is answered
+//! as a full one, with session id 0, which KIP-227 provides for).
+//!
+//! Limits: [`KafkaConfig`], and those of [`protocol::wire`].
+
+mod broker;
+pub mod client;
+mod config;
+mod connection;
+pub mod groups;
+mod handlers;
+mod listener;
+pub mod protocol;
+#[cfg(test)]
+mod tests;
+
+pub use client::Client;
+pub use config::{KafkaConfig, ReplicationFactors};
+pub use listener::{Handle, KafkaStats, StartError, start};

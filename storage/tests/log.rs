@@ -1,27 +1,45 @@
 //! The log from its callers' side, on a real directory.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_storage::log::{
-    AppendError, CommittedOffset, CreateTopicError, FetchError, Header, Log, LogOptions, LogState, NewTopic, Offset, OffsetCommit,
-    OpenError, Partition, Record, batch,
+    AppendError, CommittedOffset, CreateTopicError, FetchError, Header, Log, LogOptions, LogState,
+    NewTopic, Offset, OffsetCommit, OpenError, Partition, Record, batch,
 };
 
 const SMALL_SEGMENTS: u32 = 256 << 10;
 
 fn open(dir: &Path) -> Log {
-    Log::open(LogOptions { segment_bytes: SMALL_SEGMENTS, ..LogOptions::new(dir) }).unwrap()
+    Log::open(LogOptions {
+        segment_bytes: SMALL_SEGMENTS,
+        ..LogOptions::new(dir)
+    })
+    .unwrap()
 }
 
 fn new_topic(name: &str, partitions: u32) -> NewTopic {
-    NewTopic { name: name.into(), partitions, configs: Vec::new() }
+    NewTopic {
+        name: name.into(),
+        partitions,
+        configs: Vec::new(),
+    }
 }
 
 fn record(key: &str, value: impl Into<Bytes>) -> Record {
-    Record { timestamp_ms: 1_700_000_000_000, key: Some(Bytes::copy_from_slice(key.as_bytes())), value: Some(value.into()), headers: Vec::new() }
+    Record {
+        timestamp_ms: 1_700_000_000_000,
+        key: Some(Bytes::copy_from_slice(key.as_bytes())),
+        value: Some(value.into()),
+        headers: Vec::new(),
+    }
 }
 
 fn offset(value: i64) -> Offset {
@@ -33,8 +51,16 @@ fn read_all(log: &Log, partition: &Partition) -> Vec<(i64, Bytes)> {
     let mut next = partition.log_start_offset();
     while next < partition.high_watermark() {
         let records = log.read(partition, next, 64 << 10).unwrap();
-        next = records.last().expect("records below the high watermark").offset.plus(1);
-        out.extend(records.into_iter().map(|r| (r.offset.value(), r.record.value.unwrap())));
+        next = records
+            .last()
+            .expect("records below the high watermark")
+            .offset
+            .plus(1);
+        out.extend(
+            records
+                .into_iter()
+                .map(|r| (r.offset.value(), r.record.value.unwrap())),
+        );
     }
     out
 }
@@ -42,9 +68,13 @@ fn read_all(log: &Log, partition: &Partition) -> Vec<(i64, Bytes)> {
 /// A batch as an idempotent producer would send it.
 fn producer_batch(producer: i64, epoch: i16, sequence: i32, values: &[&str]) -> Bytes {
     let mut encoded = batch::EncodedRecords::default();
-    values.iter().for_each(|v| encoded.push(&record("k", Bytes::copy_from_slice(v.as_bytes()))));
+    values
+        .iter()
+        .for_each(|v| encoded.push(&record("k", Bytes::copy_from_slice(v.as_bytes()))));
     let mut builder = batch::BatchBuilder::new(1_700_000_000_000, encoded.bytes());
-    encoded.iter().for_each(|(timestamp, body)| builder.push(timestamp, body));
+    encoded
+        .iter()
+        .for_each(|(timestamp, body)| builder.push(timestamp, body));
     let mut bytes = builder.finish(offset(0), -1).0.to_vec();
     bytes[43..51].copy_from_slice(&producer.to_be_bytes());
     bytes[51..53].copy_from_slice(&epoch.to_be_bytes());
@@ -64,18 +94,34 @@ async fn records_are_readable_when_acknowledged_and_after_a_restart() {
         let key = format!("device-{}", i % 17);
         let partition = topic.partition_for(Some(key.as_bytes()));
         let value = Bytes::from(format!("{i:0300}"));
-        let appended = log.append(partition, vec![record(&key, value.clone())]).await.unwrap().await.unwrap();
-        assert!(partition.high_watermark() > appended.base_offset, "durable means readable");
+        let appended = log
+            .append(partition, vec![record(&key, value.clone())])
+            .await
+            .unwrap()
+            .await
+            .unwrap();
+        assert!(
+            partition.high_watermark() > appended.base_offset,
+            "durable means readable"
+        );
         wanted[partition.index() as usize].push((appended.base_offset.value(), value));
     }
     assert!(log.stats().segments > 2, "the test spans sealed segments");
     for partition in topic.partitions() {
-        assert_eq!(read_all(&log, partition), wanted[partition.index() as usize]);
+        assert_eq!(
+            read_all(&log, partition),
+            wanted[partition.index() as usize]
+        );
     }
     let (id, cluster, epoch) = (topic.id(), log.cluster_id(), log.leader_epoch());
     log.close();
     assert_eq!(log.state(), LogState::Closed);
-    assert_eq!(log.append(topic.partition(0).unwrap(), vec![record("k", "v")]).await.unwrap_err(), AppendError::Closed);
+    assert_eq!(
+        log.append(topic.partition(0).unwrap(), vec![record("k", "v")])
+            .await
+            .unwrap_err(),
+        AppendError::Closed
+    );
     drop(log);
 
     let log = open(dir.path());
@@ -83,7 +129,10 @@ async fn records_are_readable_when_acknowledged_and_after_a_restart() {
     let topic = log.topic("t").unwrap();
     assert_eq!(topic.id(), id);
     for partition in topic.partitions() {
-        assert_eq!(read_all(&log, partition), wanted[partition.index() as usize]);
+        assert_eq!(
+            read_all(&log, partition),
+            wanted[partition.index() as usize]
+        );
     }
 }
 
@@ -95,37 +144,95 @@ async fn the_index_can_be_deleted_and_a_torn_head_is_recovered() {
     let topic = log.create_topic(new_topic("t", 2)).await.unwrap();
     for i in 0..1_500_i32 {
         let partition = topic.partition(i % 2).unwrap();
-        log.append_batch(partition, producer_batch(7, 0, i / 2, &[&format!("{i:0400}")])).await.unwrap().await.unwrap();
+        log.append_batch(
+            partition,
+            producer_batch(7, 0, i / 2, &[&format!("{i:0400}")]),
+        )
+        .await
+        .unwrap()
+        .await
+        .unwrap();
     }
-    let committed = CommittedOffset { offset: offset(5), leader_epoch: 1, metadata: "m".into(), commit_timestamp_ms: 9 };
-    let commit = OffsetCommit { topic: topic.id(), partition: 1, committed: committed.clone() };
+    let committed = CommittedOffset {
+        offset: offset(5),
+        leader_epoch: 1,
+        metadata: "m".into(),
+        commit_timestamp_ms: 9,
+    };
+    let commit = OffsetCommit {
+        topic: topic.id(),
+        partition: 1,
+        committed: committed.clone(),
+    };
     log.commit_offsets("g", vec![commit]).await.unwrap();
-    log.put_setting("room", "a", Some(Bytes::from_static(b"1"))).await.unwrap();
-    log.put_setting("room", "b", Some(Bytes::from_static(b"2"))).await.unwrap();
+    log.put_setting("room", "a", Some(Bytes::from_static(b"1")))
+        .await
+        .unwrap();
+    log.put_setting("room", "b", Some(Bytes::from_static(b"2")))
+        .await
+        .unwrap();
     log.put_setting("room", "a", None).await.unwrap();
-    let wanted: Vec<_> = topic.partitions().iter().map(|p| read_all(&log, p)).collect();
+    let wanted: Vec<_> = topic
+        .partitions()
+        .iter()
+        .map(|p| read_all(&log, p))
+        .collect();
 
     // What a crash leaves: the segments as they are, the head unsealed, no index at all.
     std::fs::create_dir(copy.path().join("segments")).unwrap();
     for entry in std::fs::read_dir(dir.path().join("segments")).unwrap() {
         let entry = entry.unwrap();
-        std::fs::copy(entry.path(), copy.path().join("segments").join(entry.file_name())).unwrap();
+        std::fs::copy(
+            entry.path(),
+            copy.path().join("segments").join(entry.file_name()),
+        )
+        .unwrap();
     }
     for round in 0..2 {
         let log = open(copy.path());
         assert!(log.damage().is_empty());
         let topic = log.topic("t").unwrap();
-        let found: Vec<_> = topic.partitions().iter().map(|p| read_all(&log, p)).collect();
+        let found: Vec<_> = topic
+            .partitions()
+            .iter()
+            .map(|p| read_all(&log, p))
+            .collect();
         assert_eq!(found, wanted, "round {round}");
-        assert_eq!(log.committed_offset("g", topic.id(), 1), Some(committed.clone()));
+        assert_eq!(
+            log.committed_offset("g", topic.id(), 1),
+            Some(committed.clone())
+        );
         assert_eq!(log.groups(), ["g"]);
-        assert_eq!(log.settings("room"), [("b".to_owned(), Bytes::from_static(b"2"))]);
+        assert_eq!(
+            log.settings("room"),
+            [("b".to_owned(), Bytes::from_static(b"2"))]
+        );
         // The producer is remembered: its last batch is a duplicate, the one after next a gap.
         let partition = topic.partition(0).unwrap();
-        let again = log.append_batch(partition, producer_batch(7, 0, 749, &[&format!("{:0400}", 1498)])).await.unwrap().await.unwrap();
+        let again = log
+            .append_batch(
+                partition,
+                producer_batch(7, 0, 749, &[&format!("{:0400}", 1498)]),
+            )
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         assert_eq!(again.base_offset, offset(749));
-        let gap = log.append_batch(partition, producer_batch(7, 0, 751, &["x"])).await.unwrap().await.unwrap_err();
-        assert_eq!(gap, AppendError::OutOfOrderSequence { producer_id: 7, got: 751, expected: 750 });
+        let gap = log
+            .append_batch(partition, producer_batch(7, 0, 751, &["x"]))
+            .await
+            .unwrap()
+            .await
+            .unwrap_err();
+        assert_eq!(
+            gap,
+            AppendError::OutOfOrderSequence {
+                producer_id: 7,
+                got: 751,
+                expected: 750
+            }
+        );
         log.close();
         std::fs::remove_dir_all(copy.path().join("index")).unwrap();
     }
@@ -135,7 +242,9 @@ async fn the_index_can_be_deleted_and_a_torn_head_is_recovered() {
 async fn a_second_node_on_the_same_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
-    let Err(OpenError::Locked(path)) = Log::open(LogOptions::new(dir.path())) else { panic!("opened twice") };
+    let Err(OpenError::Locked(path)) = Log::open(LogOptions::new(dir.path())) else {
+        panic!("opened twice")
+    };
     assert_eq!(path, dir.path());
     log.close();
     drop(log);
@@ -151,7 +260,13 @@ async fn callers_that_meet_share_a_batch_and_an_fdatasync() {
     let mut pending = Vec::new();
     for i in 0..5_000 {
         let partition = topic.partition_for(Some(format!("k{i}").as_bytes()));
-        pending.push((partition.clone(), i, log.append(partition, vec![record("k", format!("{i}"))]).await.unwrap()));
+        pending.push((
+            partition.clone(),
+            i,
+            log.append(partition, vec![record("k", format!("{i}"))])
+                .await
+                .unwrap(),
+        ));
     }
     for (partition, i, appending) in pending {
         let appended = appending.await.unwrap();
@@ -171,29 +286,61 @@ async fn records_of_several_partitions_are_appended_as_one() {
     let log = open(dir.path());
     let topic = log.create_topic(new_topic("t", 3)).await.unwrap();
     let part = |i| topic.partition(i).unwrap().clone();
-    let headers = vec![Header::new("kind", "weather"), Header { name: "kind".into(), value: None }];
-    let with_headers = Record { headers: headers.clone(), value: None, ..record("k", "") };
-    let list = vec![(part(2), record("a", "1")), (part(0), record("b", "2")), (part(2), with_headers)];
+    let headers = vec![
+        Header::new("kind", "weather"),
+        Header {
+            name: "kind".into(),
+            value: None,
+        },
+    ];
+    let with_headers = Record {
+        headers: headers.clone(),
+        value: None,
+        ..record("k", "")
+    };
+    let list = vec![
+        (part(2), record("a", "1")),
+        (part(0), record("b", "2")),
+        (part(2), with_headers),
+    ];
     let offsets = log.append_all(list).await.unwrap().await.unwrap();
     assert_eq!(offsets, [offset(0), offset(0), offset(1)]);
     let read = log.read(&part(2), offset(1), 1).unwrap();
-    assert_eq!((read[0].record.value.clone(), &read[0].record.headers), (None, &headers));
+    assert_eq!(
+        (read[0].record.value.clone(), &read[0].record.headers),
+        (None, &headers)
+    );
 }
 
 #[tokio::test]
 async fn topics_are_created_once_and_judged() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
-    let (a, b) = tokio::join!(log.create_topic(new_topic("t", 1)), log.create_topic(new_topic("t", 2)));
+    let (a, b) = tokio::join!(
+        log.create_topic(new_topic("t", 1)),
+        log.create_topic(new_topic("t", 2))
+    );
     assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1);
-    assert!(matches!(log.create_topic(new_topic("t", 1)).await, Err(CreateTopicError::Exists(_))));
-    assert!(matches!(log.create_topic(new_topic("a/b", 1)).await, Err(CreateTopicError::InvalidName { .. })));
-    assert!(matches!(log.create_topic(new_topic("u", 0)).await, Err(CreateTopicError::InvalidPartitions(0))));
+    assert!(matches!(
+        log.create_topic(new_topic("t", 1)).await,
+        Err(CreateTopicError::Exists(_))
+    ));
+    assert!(matches!(
+        log.create_topic(new_topic("a/b", 1)).await,
+        Err(CreateTopicError::InvalidName { .. })
+    ));
+    assert!(matches!(
+        log.create_topic(new_topic("u", 0)).await,
+        Err(CreateTopicError::InvalidPartitions(0))
+    ));
     let first = log.new_producer_id().await.unwrap();
     log.close();
     drop(log);
     let log = open(dir.path());
-    assert!(log.new_producer_id().await.unwrap() > first, "producer ids are never given twice");
+    assert!(
+        log.new_producer_id().await.unwrap() > first,
+        "producer ids are never given twice"
+    );
 }
 
 #[tokio::test]
@@ -207,11 +354,26 @@ async fn bad_batches_are_refused_and_leave_no_trace() {
     *flipped.last_mut().unwrap() ^= 1;
     let cut = good.slice(..good.len() - 1);
     let twice = Bytes::from([good.as_ref(), good.as_ref()].concat());
-    assert!(matches!(log.append_batch(partition, flipped.into()).await, Err(AppendError::Corrupt(_))));
-    assert!(matches!(log.append_batch(partition, cut).await, Err(AppendError::Corrupt(_))));
-    assert!(matches!(log.append_batch(partition, twice).await, Err(AppendError::Invalid(_))));
-    let huge = Record { value: Some(Bytes::from(vec![0; 2 << 20])), ..Record::default() };
-    assert!(matches!(log.append(partition, vec![huge]).await, Err(AppendError::TooLarge { .. })));
+    assert!(matches!(
+        log.append_batch(partition, flipped.into()).await,
+        Err(AppendError::Corrupt(_))
+    ));
+    assert!(matches!(
+        log.append_batch(partition, cut).await,
+        Err(AppendError::Corrupt(_))
+    ));
+    assert!(matches!(
+        log.append_batch(partition, twice).await,
+        Err(AppendError::Invalid(_))
+    ));
+    let huge = Record {
+        value: Some(Bytes::from(vec![0; 2 << 20])),
+        ..Record::default()
+    };
+    assert!(matches!(
+        log.append(partition, vec![huge]).await,
+        Err(AppendError::TooLarge { .. })
+    ));
     assert_eq!(partition.high_watermark(), offset(0));
     let beyond = log.fetch(partition, offset(1), 1).unwrap_err();
     assert!(matches!(beyond, FetchError::OffsetOutOfRange { .. }));
@@ -226,12 +388,21 @@ async fn a_fetch_returns_a_whole_batch_and_then_keeps_its_bound() {
     for i in 0..10 {
         let values = [format!("{i}a"), format!("{i}b")];
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
-        log.append_batch(partition, producer_batch(-1, -1, -1, &values)).await.unwrap().await.unwrap();
+        log.append_batch(partition, producer_batch(-1, -1, -1, &values))
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
     let one = log.fetch(partition, offset(3), 1).unwrap();
     let header = batch::BatchHeader::parse(&one.batches[0]).unwrap();
-    assert_eq!((header.base_offset, header.bytes, one.batches.len()), (2, one.bytes(), 1));
-    let three = log.fetch(partition, offset(0), header.bytes * 3 + 10).unwrap();
+    assert_eq!(
+        (header.base_offset, header.bytes, one.batches.len()),
+        (2, one.bytes(), 1)
+    );
+    let three = log
+        .fetch(partition, offset(0), header.bytes * 3 + 10)
+        .unwrap();
     assert_eq!(three.bytes(), header.bytes * 3);
     let end = log.fetch(partition, offset(20), 1000).unwrap();
     assert!(end.batches.is_empty());
@@ -246,8 +417,15 @@ async fn an_offset_is_found_by_time_in_memory_and_in_sealed_segments() {
             let topic = log.create_topic(new_topic("t", 1)).await.unwrap();
             let partition = topic.partition(0).unwrap();
             for i in 0..3_000_i64 {
-                let stamped = Record { timestamp_ms: 1_000 + i * 10, ..record("k", vec![7; 200]) };
-                log.append(partition, vec![stamped]).await.unwrap().await.unwrap();
+                let stamped = Record {
+                    timestamp_ms: 1_000 + i * 10,
+                    ..record("k", vec![7; 200])
+                };
+                log.append(partition, vec![stamped])
+                    .await
+                    .unwrap()
+                    .await
+                    .unwrap();
             }
         } else {
             log.close();
@@ -256,11 +434,23 @@ async fn an_offset_is_found_by_time_in_memory_and_in_sealed_segments() {
         }
         let topic = log.topic("t").unwrap();
         let partition = topic.partition(0).unwrap();
-        for (time, wanted) in [(0, Some((0, 1_000))), (1_001, Some((1, 1_010))), (15_000, Some((1_400, 15_000))), (30_990, Some((2_999, 30_990))), (30_991, None)] {
-            let found = log.offset_for_time(partition, time).unwrap().map(|(o, t)| (o.value(), t));
+        for (time, wanted) in [
+            (0, Some((0, 1_000))),
+            (1_001, Some((1, 1_010))),
+            (15_000, Some((1_400, 15_000))),
+            (30_990, Some((2_999, 30_990))),
+            (30_991, None),
+        ] {
+            let found = log
+                .offset_for_time(partition, time)
+                .unwrap()
+                .map(|(o, t)| (o.value(), t));
             assert_eq!(found, wanted, "round {round}, time {time}");
         }
-        assert_eq!(log.max_timestamp(partition).unwrap(), Some((offset(2_999), 30_990)));
+        assert_eq!(
+            log.max_timestamp(partition).unwrap(),
+            Some((offset(2_999), 30_990))
+        );
     }
 }
 
@@ -292,7 +482,11 @@ async fn a_watch_misses_nothing() {
         })
     };
     for i in 0..2_000 {
-        log.append(topic.partition(i % 2).unwrap(), vec![record("k", "v")]).await.unwrap().await.unwrap();
+        log.append(topic.partition(i % 2).unwrap(), vec![record("k", "v")])
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
     reader.await.unwrap();
 }
@@ -300,13 +494,20 @@ async fn a_watch_misses_nothing() {
 #[tokio::test]
 async fn too_much_in_flight_makes_callers_wait_not_memory_grow() {
     let dir = tempfile::tempdir().unwrap();
-    let options = LogOptions { in_flight_bytes_max: 1 << 16, ..LogOptions::new(dir.path()) };
+    let options = LogOptions {
+        in_flight_bytes_max: 1 << 16,
+        ..LogOptions::new(dir.path())
+    };
     let log = Log::open(options).unwrap();
     let topic = log.create_topic(new_topic("t", 1)).await.unwrap();
     let partition: Arc<Partition> = topic.partition(0).unwrap().clone();
     let mut pending = Vec::new();
     for _ in 0..500 {
-        pending.push(log.append(&partition, vec![record("k", vec![1; 1000])]).await.unwrap());
+        pending.push(
+            log.append(&partition, vec![record("k", vec![1; 1000])])
+                .await
+                .unwrap(),
+        );
     }
     for appending in pending {
         appending.await.unwrap();

@@ -60,7 +60,9 @@ pub struct Submitter<S> {
 
 impl<S> Clone for Submitter<S> {
     fn clone(&self) -> Self {
-        Submitter { shared: self.shared.clone() }
+        Submitter {
+            shared: self.shared.clone(),
+        }
     }
 }
 
@@ -90,23 +92,46 @@ pub struct GroupCommit<S: Sequencer> {
 impl<S: Sequencer> GroupCommit<S> {
     /// Starts the thread.
     pub fn start(writer: Writer, sequencer: S) -> std::io::Result<GroupCommit<S>> {
-        let queue = Queue { waiting: VecDeque::new(), closing: false, idle: false };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), arrived: Condvar::new() });
-        let worker = Worker { shared: shared.clone(), writer, sequencer, group: Group::default() };
-        let thread = std::thread::Builder::new().name("wal-writer".into()).spawn(move || worker.run())?;
-        Ok(GroupCommit { shared, thread: Mutex::new(Some(thread)) })
+        let queue = Queue {
+            waiting: VecDeque::new(),
+            closing: false,
+            idle: false,
+        };
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(queue),
+            arrived: Condvar::new(),
+        });
+        let worker = Worker {
+            shared: shared.clone(),
+            writer,
+            sequencer,
+            group: Group::default(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("wal-writer".into())
+            .spawn(move || worker.run())?;
+        Ok(GroupCommit {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// A handle for callers.
     pub fn submitter(&self) -> Submitter<S::Submission> {
-        Submitter { shared: self.shared.clone() }
+        Submitter {
+            shared: self.shared.clone(),
+        }
     }
 
     /// Refuses new submissions, finishes the queued ones, retires the head segment, ends the thread.
     pub fn close(&self) {
         self.shared.lock().closing = true;
         self.shared.arrived.notify_one();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
@@ -164,7 +189,11 @@ impl<S: Sequencer> Worker<S> {
                 return false;
             }
             queue.idle = true;
-            queue = self.shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self
+                .shared
+                .arrived
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
             queue.idle = false;
         }
     }

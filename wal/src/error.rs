@@ -80,6 +80,10 @@ pub enum WalError {
 
 impl WalError {
     pub(crate) fn file(what: &'static str, name: impl Into<String>, source: io::Error) -> WalError {
-        WalError::File { what, name: name.into(), source: Arc::new(source) }
+        WalError::File {
+            what,
+            name: name.into(),
+            source: Arc::new(source),
+        }
     }
 }

@@ -148,7 +148,13 @@ impl SegmentHeader {
         let replaces = u64::from_le_bytes(read.array());
         let salt = u64::from_le_bytes(read.array());
         let replaces = (replaces != 0).then_some(SegmentId(replaces));
-        HeaderState::Valid(SegmentHeader { kind, boot_epoch, id, replaces, salt })
+        HeaderState::Valid(SegmentHeader {
+            kind,
+            boot_epoch,
+            id,
+            replaces,
+            salt,
+        })
     }
 
     /// Where every checksum of the structure at `position` starts from.
@@ -212,7 +218,13 @@ impl GroupHeader {
         let offset = u32::from_le_bytes(read.array());
         let _reserved: [u8; 4] = read.array();
         let append_time_ms = u64::from_le_bytes(read.array());
-        Some(GroupHeader { sequence, entries_bytes, entries, durable: Position { segment, offset }, append_time_ms })
+        Some(GroupHeader {
+            sequence,
+            entries_bytes,
+            entries,
+            durable: Position { segment, offset },
+            append_time_ms,
+        })
     }
 }
 
@@ -229,13 +241,22 @@ pub struct EntryHeader {
 
 impl EntryHeader {
     /// Makes the header of a payload given in pieces.
-    pub fn of<'a>(stream: u64, payload_bytes: u32, pieces: impl Iterator<Item = &'a [u8]>, seed: u32) -> EntryHeader {
+    pub fn of<'a>(
+        stream: u64,
+        payload_bytes: u32,
+        pieces: impl Iterator<Item = &'a [u8]>,
+        seed: u32,
+    ) -> EntryHeader {
         let mut crc = crc32c::crc32c_append(seed, &payload_bytes.to_le_bytes());
         crc = crc32c::crc32c_append(crc, &stream.to_le_bytes());
         for piece in pieces {
             crc = crc32c::crc32c_append(crc, piece);
         }
-        EntryHeader { crc, payload_bytes, stream }
+        EntryHeader {
+            crc,
+            payload_bytes,
+            stream,
+        }
     }
 
     /// The bytes on disk.
@@ -259,7 +280,13 @@ impl EntryHeader {
 
     /// Whether header and payload are what was written at the seed's position.
     pub fn verify(&self, payload: &[u8], seed: u32) -> bool {
-        EntryHeader::of(self.stream, self.payload_bytes, std::iter::once(payload), seed).crc == self.crc
+        EntryHeader::of(
+            self.stream,
+            self.payload_bytes,
+            std::iter::once(payload),
+            seed,
+        )
+        .crc == self.crc
     }
 }
 
@@ -303,7 +330,12 @@ impl Trailer {
         let crc = u32::from_le_bytes(read.array());
         let magic: [u8; 4] = read.array();
         let whole = magic == TRAILER_MAGIC && crc32c::crc32c_append(seed, covered) == crc;
-        whole.then_some(Trailer { groups_end, body_bytes, body_crc, last_sequence })
+        whole.then_some(Trailer {
+            groups_end,
+            body_bytes,
+            body_crc,
+            last_sequence,
+        })
     }
 }
 
@@ -315,7 +347,10 @@ struct Fixed<const N: usize> {
 
 impl<const N: usize> Fixed<N> {
     fn new() -> Self {
-        Fixed { bytes: [0; N], at: 0 }
+        Fixed {
+            bytes: [0; N],
+            at: 0,
+        }
     }
 
     fn put(&mut self, part: &[u8]) {
@@ -356,7 +391,13 @@ mod tests {
     use super::*;
 
     fn header() -> SegmentHeader {
-        SegmentHeader { kind: SegmentKind::Rewritten, boot_epoch: 7, id: SegmentId(9), replaces: Some(SegmentId(8)), salt: 0x0123_4567_89ab_cdef }
+        SegmentHeader {
+            kind: SegmentKind::Rewritten,
+            boot_epoch: 7,
+            id: SegmentId(9),
+            replaces: Some(SegmentId(8)),
+            salt: 0x0123_4567_89ab_cdef,
+        }
     }
 
     #[test]
@@ -371,11 +412,25 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_header_is_noticed() {
-        let group = GroupHeader { sequence: 3, entries_bytes: 40, entries: 1, durable: Position { segment: SegmentId(9), offset: 64 }, append_time_ms: 5 };
+        let group = GroupHeader {
+            sequence: 3,
+            entries_bytes: 40,
+            entries: 1,
+            durable: Position {
+                segment: SegmentId(9),
+                offset: 64,
+            },
+            append_time_ms: 5,
+        };
         let seed = header().seed(64);
         let segment_bytes = header().encode();
         let group_bytes = group.encode(seed);
-        let trailer = Trailer { groups_end: 5, body_bytes: 6, body_crc: 7, last_sequence: 8 };
+        let trailer = Trailer {
+            groups_end: 5,
+            body_bytes: 6,
+            body_crc: 7,
+            last_sequence: 8,
+        };
         let trailer_bytes = trailer.encode(seed);
         assert_eq!(GroupHeader::decode(&group_bytes, seed), Some(group));
         assert_eq!(GroupHeader::decode(&group_bytes, header().seed(65)), None);
@@ -383,7 +438,10 @@ mod tests {
         for bit in 0..segment_bytes.len() * 8 {
             let mut bad = segment_bytes;
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(!matches!(SegmentHeader::decode(&bad), HeaderState::Valid(_)), "bit {bit}");
+            assert!(
+                !matches!(SegmentHeader::decode(&bad), HeaderState::Valid(_)),
+                "bit {bit}"
+            );
         }
         for bit in 0..group_bytes.len() * 8 {
             let mut bad = group_bytes;

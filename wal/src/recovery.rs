@@ -18,7 +18,8 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile, write_all_vectored_at};
 use crate::error::WalError;
 use crate::format::{
-    ENTRY_HEADER_BYTES, EntryHeader, GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind,
+    ENTRY_HEADER_BYTES, EntryHeader, GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader,
+    SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind,
 };
 use crate::segment::{Position, Scan, ScannedGroup, Segment, SegmentId};
 use crate::writer::{WalOptions, Writer};
@@ -54,10 +55,18 @@ const DAMAGED_SUFFIX: &str = ".damaged";
 
 /// Opens the log in `disk`'s directory.
 pub fn recover(disk: &Arc<dyn Disk>, options: WalOptions) -> Result<Recovered, WalError> {
-    let Opened { mut segments, mut damage } = open_segments(disk.as_ref())?;
+    let Opened {
+        mut segments,
+        mut damage,
+    } = open_segments(disk.as_ref())?;
     let mut torn_tail = false;
     let newest_id = segments.last().map_or(SegmentId(0), |s| s.id());
-    let boot_epoch = segments.iter().map(|s| s.header().boot_epoch).max().unwrap_or(0).saturating_add(1);
+    let boot_epoch = segments
+        .iter()
+        .map(|s| s.header().boot_epoch)
+        .max()
+        .unwrap_or(0)
+        .saturating_add(1);
     let mut next_segment = newest_id.next();
     let mut next_sequence = 1;
     if let Some(last) = segments.last().cloned() {
@@ -67,24 +76,55 @@ pub fn recover(disk: &Arc<dyn Disk>, options: WalOptions) -> Result<Recovered, W
                 let scan = last.scan(None)?;
                 torn_tail = scan.torn;
                 damage.extend(scan.damage.iter().map(|&(offset, bytes)| Damage {
-                    position: Position { segment: last.id(), offset },
+                    position: Position {
+                        segment: last.id(),
+                        offset,
+                    },
                     bytes,
                 }));
-                next_sequence = scan.groups.last().map_or(0, |g| g.header.sequence).saturating_add(1);
-                let before = segments.len().checked_sub(2).and_then(|i| segments.get(i)).cloned();
+                next_sequence = scan
+                    .groups
+                    .last()
+                    .map_or(0, |g| g.header.sequence)
+                    .saturating_add(1);
+                let before = segments
+                    .len()
+                    .checked_sub(2)
+                    .and_then(|i| segments.get(i))
+                    .cloned();
                 segments.pop();
                 if scan.groups.is_empty() {
-                    next_sequence = next_sequence.max(last_sequence_of(before.as_deref())?.saturating_add(1));
+                    next_sequence =
+                        next_sequence.max(last_sequence_of(before.as_deref())?.saturating_add(1));
                 }
-                if let Some(rewritten) = rewrite(disk.as_ref(), &last, &scan, next_segment, boot_epoch, &options)? {
+                if let Some(rewritten) = rewrite(
+                    disk.as_ref(),
+                    &last,
+                    &scan,
+                    next_segment,
+                    boot_epoch,
+                    &options,
+                )? {
                     next_segment = next_segment.next();
                     segments.push(Arc::new(rewritten));
                 }
             }
         }
     }
-    let writer = Writer::new(disk.clone(), options, boot_epoch, next_segment, next_sequence);
-    Ok(Recovered { segments, boot_epoch, damage, torn_tail, writer })
+    let writer = Writer::new(
+        disk.clone(),
+        options,
+        boot_epoch,
+        next_segment,
+        next_sequence,
+    );
+    Ok(Recovered {
+        segments,
+        boot_epoch,
+        damage,
+        torn_tail,
+        writer,
+    })
 }
 
 /// Where the groups of `segment` end, if it was never sealed: the next segment's first group says so.
@@ -92,14 +132,20 @@ pub fn groups_end_before(next: &Segment, segment: SegmentId) -> Result<Option<u3
     let mut bytes = [0; GROUP_HEADER_BYTES as usize];
     next.read(SEGMENT_HEADER_BYTES, &mut bytes)?;
     let header = GroupHeader::decode(&bytes, next.header().seed(SEGMENT_HEADER_BYTES));
-    Ok(header.filter(|h| h.durable.segment == segment).map(|h| h.durable.offset))
+    Ok(header
+        .filter(|h| h.durable.segment == segment)
+        .map(|h| h.durable.offset))
 }
 
 fn last_sequence_of(segment: Option<&Segment>) -> Result<u64, WalError> {
     let Some(segment) = segment else { return Ok(0) };
     match segment.trailer()? {
         Some(trailer) => Ok(trailer.last_sequence),
-        None => Ok(segment.scan(None)?.groups.last().map_or(0, |g| g.header.sequence)),
+        None => Ok(segment
+            .scan(None)?
+            .groups
+            .last()
+            .map_or(0, |g| g.header.sequence)),
     }
 }
 
@@ -110,8 +156,13 @@ struct Opened {
 
 /// Removes leftovers and opens what holds groups.
 fn open_segments(disk: &dyn Disk) -> Result<Opened, WalError> {
-    let names = disk.list().map_err(|e| WalError::file("listing", "segments", e))?;
-    let mut ids: Vec<SegmentId> = names.iter().filter_map(|name| SegmentId::from_file_name(name)).collect();
+    let names = disk
+        .list()
+        .map_err(|e| WalError::file("listing", "segments", e))?;
+    let mut ids: Vec<SegmentId> = names
+        .iter()
+        .filter_map(|name| SegmentId::from_file_name(name))
+        .collect();
     ids.sort_unstable();
     for name in names.iter().filter(|name| name.ends_with(REWRITE_SUFFIX)) {
         remove(disk, name)?;
@@ -129,13 +180,22 @@ fn open_segments(disk: &dyn Disk) -> Result<Opened, WalError> {
     for id in headless {
         if newest.is_some_and(|newest| newest > id) || has_durable_group(disk, id)? {
             let bytes = keep_as_damaged(disk, id)?;
-            damage.push(Damage { position: Position { segment: id, offset: 0 }, bytes });
+            damage.push(Damage {
+                position: Position {
+                    segment: id,
+                    offset: 0,
+                },
+                bytes,
+            });
         } else {
             remove(disk, &id.file_name())?;
         }
     }
     // A rewrite gets its name only when it is whole and durable, so what it replaces is not needed.
-    let replaced: Vec<SegmentId> = segments.iter().filter_map(|s| s.header().replaces).collect();
+    let replaced: Vec<SegmentId> = segments
+        .iter()
+        .filter_map(|s| s.header().replaces)
+        .collect();
     for id in replaced {
         if segments.iter().any(|s| s.id() == id) {
             segments.retain(|s| s.id() != id);
@@ -150,14 +210,21 @@ fn open_segments(disk: &dyn Disk) -> Result<Opened, WalError> {
 /// without the header's salt, but a second group is written only after the first was fdatasynced.
 fn has_durable_group(disk: &dyn Disk, id: SegmentId) -> Result<bool, WalError> {
     let name = id.file_name();
-    let file = disk.open(&name).map_err(|e| WalError::file("opening", &name, e))?;
+    let file = disk
+        .open(&name)
+        .map_err(|e| WalError::file("opening", &name, e))?;
     let mut groups = 0;
     let mut chunk = vec![0; 1 << 20];
     let mut position = 0;
     loop {
-        let read = file.read_at(&mut chunk, position).map_err(|e| WalError::file("reading", &name, e))?;
+        let read = file
+            .read_at(&mut chunk, position)
+            .map_err(|e| WalError::file("reading", &name, e))?;
         let window = chunk.get(..read).unwrap_or_default();
-        groups += window.windows(GROUP_MAGIC.len()).filter(|four| *four == GROUP_MAGIC).count();
+        groups += window
+            .windows(GROUP_MAGIC.len())
+            .filter(|four| *four == GROUP_MAGIC)
+            .count();
         if read < GROUP_MAGIC.len() || groups > 1 {
             return Ok(groups > 1);
         }
@@ -167,10 +234,15 @@ fn has_durable_group(disk: &dyn Disk, id: SegmentId) -> Result<bool, WalError> {
 
 fn keep_as_damaged(disk: &dyn Disk, id: SegmentId) -> Result<u32, WalError> {
     let name = id.file_name();
-    let file = disk.open(&name).map_err(|e| WalError::file("opening", &name, e))?;
-    let size = file.size().map_err(|e| WalError::file("sizing", &name, e))?;
+    let file = disk
+        .open(&name)
+        .map_err(|e| WalError::file("opening", &name, e))?;
+    let size = file
+        .size()
+        .map_err(|e| WalError::file("sizing", &name, e))?;
     let kept = format!("{name}{DAMAGED_SUFFIX}");
-    disk.rename(&name, &kept).map_err(|e| WalError::file("renaming", &name, e))?;
+    disk.rename(&name, &kept)
+        .map_err(|e| WalError::file("renaming", &name, e))?;
     Ok(u32::try_from(size).unwrap_or(u32::MAX))
 }
 
@@ -189,12 +261,28 @@ fn rewrite(
         None
     } else {
         let capacity = u64::from(options.segment_bytes).max(u64::from(scan.end));
-        let file = disk.create(&temporary, capacity).map_err(|e| WalError::NoSpace { bytes: capacity, source: Arc::new(e) })?;
-        let header = SegmentHeader { kind: SegmentKind::Rewritten, boot_epoch, id, replaces: Some(old.id()), salt: (options.salt)() };
+        let file = disk
+            .create(&temporary, capacity)
+            .map_err(|e| WalError::NoSpace {
+                bytes: capacity,
+                source: Arc::new(e),
+            })?;
+        let header = SegmentHeader {
+            kind: SegmentKind::Rewritten,
+            boot_epoch,
+            id,
+            replaces: Some(old.id()),
+            salt: (options.salt)(),
+        };
         let end = copy_groups(old, scan, header, file.as_ref(), &temporary)?;
-        file.truncate(u64::from(end)).map_err(|e| WalError::file("truncating", &temporary, e))?;
-        file.sync_data().map_err(|e| WalError::Poisoned { segment: id, source: Arc::new(e) })?;
-        disk.rename(&temporary, &name).map_err(|e| WalError::file("renaming", &temporary, e))?;
+        file.truncate(u64::from(end))
+            .map_err(|e| WalError::file("truncating", &temporary, e))?;
+        file.sync_data().map_err(|e| WalError::Poisoned {
+            segment: id,
+            source: Arc::new(e),
+        })?;
+        disk.rename(&temporary, &name)
+            .map_err(|e| WalError::file("renaming", &temporary, e))?;
         sync_dir(disk)?;
         Some(Segment::new(header, file))
     };
@@ -208,13 +296,20 @@ fn rewrite(
     Ok(rewritten)
 }
 
-fn copy_groups(old: &Segment, scan: &Scan, header: SegmentHeader, file: &dyn DiskFile, name: &str) -> Result<u32, WalError> {
+fn copy_groups(
+    old: &Segment,
+    scan: &Scan,
+    header: SegmentHeader,
+    file: &dyn DiskFile,
+    name: &str,
+) -> Result<u32, WalError> {
     let mut position = SEGMENT_HEADER_BYTES;
     let failed = |e| WalError::file("writing", name, e);
     write_all_vectored_at(file, &mut [IoSlice::new(&header.encode())], 0).map_err(failed)?;
     for group in &scan.groups {
         let bytes = copy_group(old, group, header, position)?;
-        write_all_vectored_at(file, &mut [IoSlice::new(&bytes)], u64::from(position)).map_err(failed)?;
+        write_all_vectored_at(file, &mut [IoSlice::new(&bytes)], u64::from(position))
+            .map_err(failed)?;
         position += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     }
     Ok(position)
@@ -222,13 +317,34 @@ fn copy_groups(old: &Segment, scan: &Scan, header: SegmentHeader, file: &dyn Dis
 
 /// The bytes of `group` as they must be at `position` of another segment: same sequence number and
 /// payloads, other seeds.
-fn copy_group(old: &Segment, group: &ScannedGroup, header: SegmentHeader, position: u32) -> Result<Vec<u8>, WalError> {
-    let entries_bytes = group.entries.iter().map(|e| ENTRY_HEADER_BYTES + e.payload_bytes).sum();
+fn copy_group(
+    old: &Segment,
+    group: &ScannedGroup,
+    header: SegmentHeader,
+    position: u32,
+) -> Result<Vec<u8>, WalError> {
+    let entries_bytes = group
+        .entries
+        .iter()
+        .map(|e| ENTRY_HEADER_BYTES + e.payload_bytes)
+        .sum();
     let entries = u32::try_from(group.entries.len()).unwrap_or(u32::MAX);
     // A position in an earlier segment tells where that one ends, so it is kept.
     let own = group.header.durable.segment == old.id();
-    let durable = if own { Position { segment: header.id, offset: position } } else { group.header.durable };
-    let group_header = GroupHeader { entries_bytes, entries, durable, ..group.header };
+    let durable = if own {
+        Position {
+            segment: header.id,
+            offset: position,
+        }
+    } else {
+        group.header.durable
+    };
+    let group_header = GroupHeader {
+        entries_bytes,
+        entries,
+        durable,
+        ..group.header
+    };
     let mut out = Vec::with_capacity((GROUP_HEADER_BYTES + entries_bytes) as usize);
     out.extend_from_slice(&group_header.encode(header.seed(position)));
     for entry in &group.entries {
@@ -236,16 +352,20 @@ fn copy_group(old: &Segment, group: &ScannedGroup, header: SegmentHeader, positi
         let mut payload = vec![0; entry.payload_bytes as usize];
         old.read(entry.payload_position, &mut payload)?;
         let pieces = std::iter::once(payload.as_slice());
-        out.extend_from_slice(&EntryHeader::of(entry.stream, entry.payload_bytes, pieces, header.seed(at)).encode());
+        out.extend_from_slice(
+            &EntryHeader::of(entry.stream, entry.payload_bytes, pieces, header.seed(at)).encode(),
+        );
         out.extend_from_slice(&payload);
     }
     Ok(out)
 }
 
 fn remove(disk: &dyn Disk, name: &str) -> Result<(), WalError> {
-    disk.remove(name).map_err(|e| WalError::file("removing", name, e))
+    disk.remove(name)
+        .map_err(|e| WalError::file("removing", name, e))
 }
 
 fn sync_dir(disk: &dyn Disk) -> Result<(), WalError> {
-    disk.sync_dir().map_err(|e| WalError::file("fsync of the directory", "segments", e))
+    disk.sync_dir()
+        .map_err(|e| WalError::file("fsync of the directory", "segments", e))
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile, read_exact_at, write_all_vectored_at};
 use crate::error::WalError;
 use crate::format::{
-    ENTRY_HEADER_BYTES, EntryHeader, GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, HeaderState, SEGMENT_HEADER_BYTES,
-    SegmentHeader, TRAILER_BYTES, Trailer, VERSION,
+    ENTRY_HEADER_BYTES, EntryHeader, GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, HeaderState,
+    SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, Trailer, VERSION,
 };
 
 /// Number of a segment: rises over the life of the log, never reused, never 0.
@@ -71,7 +71,9 @@ impl Segment {
     /// or whose header is torn: such a file never held a durable group.
     pub fn open(disk: &dyn Disk, id: SegmentId) -> Result<Option<Segment>, WalError> {
         let name = id.file_name();
-        let file = disk.open(&name).map_err(|e| WalError::file("opening", &name, e))?;
+        let file = disk
+            .open(&name)
+            .map_err(|e| WalError::file("opening", &name, e))?;
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         match read_exact_at(file.as_ref(), &mut bytes, 0) {
             Ok(()) => {}
@@ -80,7 +82,11 @@ impl Segment {
         }
         match SegmentHeader::decode(&bytes) {
             HeaderState::Valid(header) if header.id == id => Ok(Some(Segment { header, file })),
-            HeaderState::Newer(found) => Err(WalError::NewerFormat { segment: id, found, known: VERSION }),
+            HeaderState::Newer(found) => Err(WalError::NewerFormat {
+                segment: id,
+                found,
+                known: VERSION,
+            }),
             HeaderState::Valid(_) | HeaderState::Unused | HeaderState::Bad => Ok(None),
         }
     }
@@ -102,13 +108,17 @@ impl Segment {
 
     /// Fills `buf` from `position`.
     pub fn read(&self, position: u32, buf: &mut [u8]) -> Result<(), WalError> {
-        read_exact_at(self.file.as_ref(), buf, u64::from(position)).map_err(|e| self.file_error("reading", e))
+        read_exact_at(self.file.as_ref(), buf, u64::from(position))
+            .map_err(|e| self.file_error("reading", e))
     }
 
     /// The trailer, if the segment was sealed. Its body is not verified here.
     pub fn trailer(&self) -> Result<Option<Trailer>, WalError> {
         let size = self.size()?;
-        let Some(position) = size.checked_sub(TRAILER_BYTES).filter(|&at| at >= SEGMENT_HEADER_BYTES) else {
+        let Some(position) = size
+            .checked_sub(TRAILER_BYTES)
+            .filter(|&at| at >= SEGMENT_HEADER_BYTES)
+        else {
             return Ok(None);
         };
         let mut bytes = [0; TRAILER_BYTES as usize];
@@ -120,7 +130,9 @@ impl Segment {
 
     /// The footer body that [`Segment::seal`] wrote, or `None` if it is not there whole.
     pub fn footer(&self) -> Result<Option<(Trailer, Vec<u8>)>, WalError> {
-        let Some(trailer) = self.trailer()? else { return Ok(None) };
+        let Some(trailer) = self.trailer()? else {
+            return Ok(None);
+        };
         let mut body = vec![0; trailer.body_bytes as usize];
         self.read(trailer.groups_end, &mut body)?;
         Ok((crc32c::crc32c(&body) == trailer.body_crc).then_some((trailer, body)))
@@ -130,20 +142,41 @@ impl Segment {
     pub fn seal(&self, groups_end: u32, last_sequence: u64, body: &[u8]) -> Result<(), WalError> {
         let body_bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let trailer_at = groups_end.saturating_add(body_bytes);
-        let trailer = Trailer { groups_end, body_bytes, body_crc: crc32c::crc32c(body), last_sequence };
+        let trailer = Trailer {
+            groups_end,
+            body_bytes,
+            body_crc: crc32c::crc32c(body),
+            last_sequence,
+        };
         let trailer = trailer.encode(self.header.seed(trailer_at));
         let mut slices = [std::io::IoSlice::new(body), std::io::IoSlice::new(&trailer)];
-        let slices = if body.is_empty() { slices.get_mut(1..).unwrap_or_default() } else { &mut slices[..] };
-        write_all_vectored_at(self.file.as_ref(), slices, u64::from(groups_end)).map_err(|e| self.file_error("sealing", e))?;
+        let slices = if body.is_empty() {
+            slices.get_mut(1..).unwrap_or_default()
+        } else {
+            &mut slices[..]
+        };
+        write_all_vectored_at(self.file.as_ref(), slices, u64::from(groups_end))
+            .map_err(|e| self.file_error("sealing", e))?;
         let size = u64::from(trailer_at) + u64::from(TRAILER_BYTES);
-        self.file.truncate(size).map_err(|e| self.file_error("truncating", e))?;
-        self.file.sync_data().map_err(|e| WalError::Poisoned { segment: self.id(), source: Arc::new(e) })
+        self.file
+            .truncate(size)
+            .map_err(|e| self.file_error("truncating", e))?;
+        self.file.sync_data().map_err(|e| WalError::Poisoned {
+            segment: self.id(),
+            source: Arc::new(e),
+        })
     }
 
     /// Reads every group header and verifies every entry. `known_end`: where the groups must end, if
     /// a later segment or a trailer says so.
     pub fn scan(&self, known_end: Option<u32>) -> Result<Scan, WalError> {
-        Scanner { segment: self, size: known_end.unwrap_or(self.size()?), scan: Scan::default(), known_end }.run()
+        Scanner {
+            segment: self,
+            size: known_end.unwrap_or(self.size()?),
+            scan: Scan::default(),
+            known_end,
+        }
+        .run()
     }
 
     fn size(&self) -> Result<u32, WalError> {
@@ -231,8 +264,16 @@ impl Scanner<'_> {
     /// Below the highest durable position seen a bad checksum is damage; above it, a torn tail.
     fn judge(&mut self, suspects: Vec<(u32, u32, Option<usize>)>) -> Result<(), WalError> {
         let id = self.segment.id();
-        let told = self.scan.groups.iter().filter(|g| g.header.durable.segment == id).map(|g| g.header.durable.offset);
-        let durable = told.max().max(self.known_end).unwrap_or(SEGMENT_HEADER_BYTES);
+        let told = self
+            .scan
+            .groups
+            .iter()
+            .filter(|g| g.header.durable.segment == id)
+            .map(|g| g.header.durable.offset);
+        let durable = told
+            .max()
+            .max(self.known_end)
+            .unwrap_or(SEGMENT_HEADER_BYTES);
         let mut torn_from = None;
         for (position, bytes, group) in suspects {
             if position < durable {
@@ -247,7 +288,11 @@ impl Scanner<'_> {
         }
         if let Some(first_torn) = torn_from {
             self.scan.groups.truncate(first_torn);
-            self.scan.end = self.scan.groups.last().map_or(SEGMENT_HEADER_BYTES, group_end);
+            self.scan.end = self
+                .scan
+                .groups
+                .last()
+                .map_or(SEGMENT_HEADER_BYTES, group_end);
             self.scan.torn = true;
         } else if self.known_end.is_none() {
             self.scan.torn = self.has_bytes_at(self.scan.end)?;
@@ -257,26 +302,42 @@ impl Scanner<'_> {
 
     #[allow(clippy::type_complexity)]
     fn group_at(&self, position: u32) -> Result<Option<(ScannedGroup, Vec<(u32, u32)>)>, WalError> {
-        let Some(header) = self.header_at(position)? else { return Ok(None) };
+        let Some(header) = self.header_at(position)? else {
+            return Ok(None);
+        };
         let begin = position + GROUP_HEADER_BYTES;
         let mut bytes = vec![0; header.entries_bytes as usize];
         self.segment.read(begin, &mut bytes)?;
-        let mut group = ScannedGroup { position, header, entries: Vec::new() };
+        let mut group = ScannedGroup {
+            position,
+            header,
+            entries: Vec::new(),
+        };
         let mut bad = Vec::new();
         let mut at = 0_usize;
         for _ in 0..header.entries {
             let entry_position = begin + u32::try_from(at).unwrap_or(u32::MAX);
             let rest = bytes.get(at..).unwrap_or_default();
-            let parts = rest.split_first_chunk().map(|(head, body)| (EntryHeader::decode(head), body));
-            let fitting = parts.and_then(|(head, body)| Some((head, body.get(..head.payload_bytes as usize)?)));
+            let parts = rest
+                .split_first_chunk()
+                .map(|(head, body)| (EntryHeader::decode(head), body));
+            let fitting = parts
+                .and_then(|(head, body)| Some((head, body.get(..head.payload_bytes as usize)?)));
             let Some((entry, payload)) = fitting else {
-                bad.push((entry_position, u32::try_from(rest.len()).unwrap_or(u32::MAX)));
+                bad.push((
+                    entry_position,
+                    u32::try_from(rest.len()).unwrap_or(u32::MAX),
+                ));
                 break;
             };
             let whole = ENTRY_HEADER_BYTES + entry.payload_bytes;
             if entry.verify(payload, self.segment.header.seed(entry_position)) {
                 let payload_position = entry_position + ENTRY_HEADER_BYTES;
-                group.entries.push(ScannedEntry { stream: entry.stream, payload_position, payload_bytes: entry.payload_bytes });
+                group.entries.push(ScannedEntry {
+                    stream: entry.stream,
+                    payload_position,
+                    payload_bytes: entry.payload_bytes,
+                });
             } else {
                 bad.push((entry_position, whole));
             }
@@ -286,7 +347,10 @@ impl Scanner<'_> {
     }
 
     fn header_at(&self, position: u32) -> Result<Option<GroupHeader>, WalError> {
-        if position.checked_add(GROUP_HEADER_BYTES).is_none_or(|end| end > self.size) {
+        if position
+            .checked_add(GROUP_HEADER_BYTES)
+            .is_none_or(|end| end > self.size)
+        {
             return Ok(None);
         }
         let mut bytes = [0; GROUP_HEADER_BYTES as usize];
@@ -299,9 +363,14 @@ impl Scanner<'_> {
     fn next_header_after(&self, position: u32) -> Result<Option<u32>, WalError> {
         let mut from = position.saturating_add(1);
         let mut chunk = vec![0; RESYNC_CHUNK_BYTES];
-        while from.checked_add(GROUP_HEADER_BYTES).is_some_and(|end| end <= self.size) {
+        while from
+            .checked_add(GROUP_HEADER_BYTES)
+            .is_some_and(|end| end <= self.size)
+        {
             let want = chunk.len().min((self.size - from) as usize);
-            let Some(window) = chunk.get_mut(..want) else { break };
+            let Some(window) = chunk.get_mut(..want) else {
+                break;
+            };
             self.segment.read(from, window)?;
             for (index, four) in window.windows(GROUP_MAGIC.len()).enumerate() {
                 if four == GROUP_MAGIC {
@@ -326,5 +395,8 @@ impl Scanner<'_> {
 }
 
 fn group_end(group: &ScannedGroup) -> u32 {
-    group.position.saturating_add(GROUP_HEADER_BYTES).saturating_add(group.header.entries_bytes)
+    group
+        .position
+        .saturating_add(GROUP_HEADER_BYTES)
+        .saturating_add(group.header.entries_bytes)
 }

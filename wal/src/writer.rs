@@ -11,7 +11,8 @@ use bytes::Bytes;
 use crate::disk::{Disk, DiskFile, write_all_vectored_at};
 use crate::error::WalError;
 use crate::format::{
-    ENTRY_HEADER_BYTES, EntryHeader, GROUP_HEADER_BYTES, GroupHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind,
+    ENTRY_HEADER_BYTES, EntryHeader, GROUP_HEADER_BYTES, GroupHeader, SEGMENT_HEADER_BYTES,
+    SegmentHeader, SegmentKind,
 };
 use crate::segment::{Position, Segment, SegmentId};
 
@@ -30,7 +31,9 @@ pub struct WalOptions {
 
 impl fmt::Debug for WalOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WalOptions").field("segment_bytes", &self.segment_bytes).finish_non_exhaustive()
+        f.debug_struct("WalOptions")
+            .field("segment_bytes", &self.segment_bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,7 +57,12 @@ impl Group {
     /// Begins an entry; its payload is what is pushed until the next one begins.
     pub fn begin_entry(&mut self, stream: u64) {
         let at = self.pieces.len();
-        self.entries.push(GroupEntry { stream, first_piece: at, pieces_end: at, payload_bytes: 0 });
+        self.entries.push(GroupEntry {
+            stream,
+            first_piece: at,
+            pieces_end: at,
+            payload_bytes: 0,
+        });
         self.bytes += u64::from(ENTRY_HEADER_BYTES);
     }
 
@@ -63,7 +71,9 @@ impl Group {
         debug_assert!(!self.entries.is_empty(), "a piece needs an entry");
         if let Some(entry) = self.entries.last_mut() {
             self.bytes += piece.len() as u64;
-            entry.payload_bytes = entry.payload_bytes.saturating_add(u32::try_from(piece.len()).unwrap_or(u32::MAX));
+            entry.payload_bytes = entry
+                .payload_bytes
+                .saturating_add(u32::try_from(piece.len()).unwrap_or(u32::MAX));
             self.pieces.push(piece);
             entry.pieces_end = self.pieces.len();
         }
@@ -146,8 +156,16 @@ impl Writer {
         next_segment: SegmentId,
         next_sequence: u64,
     ) -> Writer {
-        let durable = Position { segment: next_segment, offset: SEGMENT_HEADER_BYTES };
-        let spares = Spares::new(disk, u64::from(options.segment_bytes), options.prepare_ahead, next_segment);
+        let durable = Position {
+            segment: next_segment,
+            offset: SEGMENT_HEADER_BYTES,
+        };
+        let spares = Spares::new(
+            disk,
+            u64::from(options.segment_bytes),
+            options.prepare_ahead,
+            next_segment,
+        );
         Writer {
             options,
             boot_epoch,
@@ -186,7 +204,10 @@ impl Writer {
         let segment_bytes = self.options.segment_bytes;
         let bytes = group.disk_bytes();
         if bytes + u64::from(SEGMENT_HEADER_BYTES) > u64::from(segment_bytes) {
-            return Err(WalError::TooLarge { bytes, segment_bytes });
+            return Err(WalError::TooLarge {
+                bytes,
+                segment_bytes,
+            });
         }
         let append_time_ms = (self.options.clock)();
         let sequence = self.next_sequence;
@@ -194,7 +215,15 @@ impl Writer {
         self.make_room(bytes)?;
         let mut headers = std::mem::take(&mut self.headers);
         let result = match self.head.as_mut() {
-            Some(head) => head.write(group, &mut headers, GroupStamp { sequence, durable, append_time_ms }),
+            Some(head) => head.write(
+                group,
+                &mut headers,
+                GroupStamp {
+                    sequence,
+                    durable,
+                    append_time_ms,
+                },
+            ),
             None => Err(WalError::Closed),
         };
         self.headers = headers;
@@ -206,9 +235,14 @@ impl Writer {
         if let Some(poison) = &self.poisoned {
             return Err(poison.clone());
         }
-        let Some(head) = self.head.as_mut() else { return Ok(()) };
+        let Some(head) = self.head.as_mut() else {
+            return Ok(());
+        };
         if let Err(error) = head.segment.file().sync_data() {
-            let poison = WalError::Poisoned { segment: head.segment.id(), source: Arc::new(error) };
+            let poison = WalError::Poisoned {
+                segment: head.segment.id(),
+                source: Arc::new(error),
+            };
             self.poisoned = Some(poison.clone());
             return Err(poison);
         }
@@ -217,7 +251,10 @@ impl Writer {
             head.header_written = true;
             self.next_sequence += 1;
         }
-        self.durable = Position { segment: head.segment.id(), offset: head.end };
+        self.durable = Position {
+            segment: head.segment.id(),
+            offset: head.end,
+        };
         Ok(())
     }
 
@@ -233,8 +270,13 @@ impl Writer {
     }
 
     fn make_room(&mut self, bytes: u64) -> Result<(), WalError> {
-        let fits = self.head.as_ref().is_some_and(|head| u64::from(head.end) + bytes <= u64::from(self.options.segment_bytes));
-        let used = self.head.as_ref().is_some_and(|head| head.end > SEGMENT_HEADER_BYTES);
+        let fits = self.head.as_ref().is_some_and(|head| {
+            u64::from(head.end) + bytes <= u64::from(self.options.segment_bytes)
+        });
+        let used = self
+            .head
+            .as_ref()
+            .is_some_and(|head| head.end > SEGMENT_HEADER_BYTES);
         if fits && !(self.roll_asked && used) {
             return Ok(());
         }
@@ -244,16 +286,35 @@ impl Writer {
         self.roll_asked = false;
         self.next_segment = id.next();
         let salt = (self.options.salt)();
-        let header = SegmentHeader { kind: SegmentKind::Appended, boot_epoch: self.boot_epoch, id, replaces: None, salt };
+        let header = SegmentHeader {
+            kind: SegmentKind::Appended,
+            boot_epoch: self.boot_epoch,
+            id,
+            replaces: None,
+            salt,
+        };
         let segment = Arc::new(Segment::new(header, file));
-        self.head = Some(Head { segment, end: SEGMENT_HEADER_BYTES, written: SEGMENT_HEADER_BYTES, header_written: false });
+        self.head = Some(Head {
+            segment,
+            end: SEGMENT_HEADER_BYTES,
+            written: SEGMENT_HEADER_BYTES,
+            header_written: false,
+        });
         Ok(())
     }
 
     fn retire_head(&mut self) {
         let last_sequence = self.next_sequence.saturating_sub(1);
-        if let Some(head) = self.head.take().filter(|head| head.end > SEGMENT_HEADER_BYTES) {
-            self.retired.push(Retired { segment: head.segment, groups_end: head.end, last_sequence });
+        if let Some(head) = self
+            .head
+            .take()
+            .filter(|head| head.end > SEGMENT_HEADER_BYTES)
+        {
+            self.retired.push(Retired {
+                segment: head.segment,
+                groups_end: head.end,
+                last_sequence,
+            });
         }
     }
 }
@@ -265,47 +326,87 @@ struct GroupStamp {
 }
 
 impl Head {
-    fn write(&mut self, group: &Group, headers: &mut Vec<u8>, stamp: GroupStamp) -> Result<Placed, WalError> {
+    fn write(
+        &mut self,
+        group: &Group,
+        headers: &mut Vec<u8>,
+        stamp: GroupStamp,
+    ) -> Result<Placed, WalError> {
         let header = *self.segment.header();
         headers.clear();
-        let segment_header_bytes = if self.header_written { 0 } else { SEGMENT_HEADER_BYTES as usize };
+        let segment_header_bytes = if self.header_written {
+            0
+        } else {
+            SEGMENT_HEADER_BYTES as usize
+        };
         if !self.header_written {
             headers.extend_from_slice(&header.encode());
         }
         let entries_bytes = u32::try_from(group.bytes).unwrap_or(u32::MAX);
         let entries = u32::try_from(group.entries.len()).unwrap_or(u32::MAX);
-        let GroupStamp { sequence, durable, append_time_ms } = stamp;
-        let group_header = GroupHeader { sequence, entries_bytes, entries, durable, append_time_ms };
+        let GroupStamp {
+            sequence,
+            durable,
+            append_time_ms,
+        } = stamp;
+        let group_header = GroupHeader {
+            sequence,
+            entries_bytes,
+            entries,
+            durable,
+            append_time_ms,
+        };
         headers.extend_from_slice(&group_header.encode(header.seed(self.end)));
         let mut position = self.end + GROUP_HEADER_BYTES;
         let mut payload_positions = Vec::with_capacity(group.entries.len());
         for entry in &group.entries {
-            let pieces = group.pieces.get(entry.first_piece..entry.pieces_end).unwrap_or_default();
+            let pieces = group
+                .pieces
+                .get(entry.first_piece..entry.pieces_end)
+                .unwrap_or_default();
             let pieces = pieces.iter().map(|piece| piece.as_ref());
-            let entry_header = EntryHeader::of(entry.stream, entry.payload_bytes, pieces, header.seed(position));
+            let entry_header = EntryHeader::of(
+                entry.stream,
+                entry.payload_bytes,
+                pieces,
+                header.seed(position),
+            );
             headers.extend_from_slice(&entry_header.encode());
             payload_positions.push(position + ENTRY_HEADER_BYTES);
             position += ENTRY_HEADER_BYTES + entry.payload_bytes;
         }
         let mut slices = Vec::with_capacity(1 + group.entries.len() + group.pieces.len());
-        let (first, mut rest) = headers.split_at(segment_header_bytes + GROUP_HEADER_BYTES as usize);
+        let (first, mut rest) =
+            headers.split_at(segment_header_bytes + GROUP_HEADER_BYTES as usize);
         slices.push(IoSlice::new(first));
         for entry in &group.entries {
-            let (entry_header, after) = rest.split_at_checked(ENTRY_HEADER_BYTES as usize).unwrap_or_default();
+            let (entry_header, after) = rest
+                .split_at_checked(ENTRY_HEADER_BYTES as usize)
+                .unwrap_or_default();
             rest = after;
             slices.push(IoSlice::new(entry_header));
-            let pieces = group.pieces.get(entry.first_piece..entry.pieces_end).unwrap_or_default();
+            let pieces = group
+                .pieces
+                .get(entry.first_piece..entry.pieces_end)
+                .unwrap_or_default();
             slices.extend(pieces.iter().map(|piece| IoSlice::new(piece)));
         }
         let at = u64::from(self.end) - segment_header_bytes as u64;
-        write_all_vectored_at(self.segment.file(), &mut slices, at).map_err(|source| WalError::Write {
-            segment: header.id,
-            position: self.end,
-            source: Arc::new(source),
+        write_all_vectored_at(self.segment.file(), &mut slices, at).map_err(|source| {
+            WalError::Write {
+                segment: header.id,
+                position: self.end,
+                source: Arc::new(source),
+            }
         })?;
         self.written = position;
         let bytes = u64::from(position - self.end) + segment_header_bytes as u64;
-        Ok(Placed { segment: self.segment.clone(), payload_positions, append_time_ms, bytes })
+        Ok(Placed {
+            segment: self.segment.clone(),
+            payload_positions,
+            append_time_ms,
+            bytes,
+        })
     }
 }
 
@@ -328,7 +429,11 @@ struct Ahead {
 
 impl Spares {
     fn new(disk: Arc<dyn Disk>, capacity: u64, ahead: bool, first: SegmentId) -> Spares {
-        let mut spares = Spares { disk, capacity, ahead: None };
+        let mut spares = Spares {
+            disk,
+            capacity,
+            ahead: None,
+        };
         if ahead {
             spares.ahead = spares.spawn(first);
         }
@@ -342,14 +447,24 @@ impl Spares {
         let (disk, capacity) = (self.disk.clone(), self.capacity);
         let work = move || {
             for id in asks {
-                if done.send((id, preallocate(disk.as_ref(), id, capacity))).is_err() {
+                if done
+                    .send((id, preallocate(disk.as_ref(), id, capacity)))
+                    .is_err()
+                {
                     break;
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("wal-preallocate".into()).spawn(work).ok()?;
+        let thread = std::thread::Builder::new()
+            .name("wal-preallocate".into())
+            .spawn(work)
+            .ok()?;
         asked.send(first).ok()?;
-        Some(Ahead { asked, ready, thread })
+        Some(Ahead {
+            asked,
+            ready,
+            thread,
+        })
     }
 
     fn take(&mut self, id: SegmentId) -> Result<Arc<dyn DiskFile>, WalError> {
@@ -368,11 +483,16 @@ impl Spares {
             let next = if made.is_ok() { id.next() } else { id };
             let _ = ahead.asked.send(next);
         }
-        made.map_err(|source| WalError::NoSpace { bytes: self.capacity, source })
+        made.map_err(|source| WalError::NoSpace {
+            bytes: self.capacity,
+            source,
+        })
     }
 
     fn close(&mut self) {
-        let Some(ahead) = self.ahead.take() else { return };
+        let Some(ahead) = self.ahead.take() else {
+            return;
+        };
         drop(ahead.asked);
         let _ = ahead.thread.join();
         for (id, file) in ahead.ready {

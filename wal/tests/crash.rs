@@ -1,6 +1,11 @@
 //! Seeded histories on a simulated disk: whatever was acknowledged is there after every crash, in
 //! order and unchanged. A failing seed is printed; `HOLDFAST_SEED=n` plays that one alone.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::sync::Arc;
 
@@ -34,7 +39,10 @@ fn read_all(recovered: &Recovered) -> (Entries, Vec<recovery::Damage>) {
         let known = trailer.or(next.and_then(|n| groups_end_before(n, segment.id()).unwrap()));
         let scan = segment.scan(known).unwrap();
         for (offset, bytes) in scan.damage {
-            let position = holdfast_wal::Position { segment: segment.id(), offset };
+            let position = holdfast_wal::Position {
+                segment: segment.id(),
+                offset,
+            };
             damage.push(recovery::Damage { position, bytes });
         }
         let mut last = 0;
@@ -59,7 +67,9 @@ fn random_group(random: &mut Random, group: &mut Group) -> Entries {
         group.begin_entry(stream);
         let mut payload = Vec::new();
         for _ in 0..random.below(4) {
-            let piece: Vec<u8> = (0..random.below(400)).map(|_| random.next_u64() as u8).collect();
+            let piece: Vec<u8> = (0..random.below(400))
+                .map(|_| random.next_u64() as u8)
+                .collect();
             payload.extend_from_slice(&piece);
             group.push(Bytes::from(piece));
         }
@@ -79,11 +89,15 @@ fn play(seed: u64) {
     let mut random = Random::new(seed);
     let sim = SimDisk::new(random.next_u64());
     let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-    let mut model = Model { durable: Vec::new(), open: Vec::new() };
+    let mut model = Model {
+        durable: Vec::new(),
+        open: Vec::new(),
+    };
     let mut group = Group::default();
     for life in 0..=random.below(4) {
         sim.set_faults(Faults::default());
-        let recovered = recover(&disk, options(random.next_u64())).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let recovered = recover(&disk, options(random.next_u64()))
+            .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         check(seed, life, &recovered, &mut model);
         if random.chance(300) {
             // A crash in the middle of, or right after, recovery.
@@ -92,7 +106,12 @@ fn play(seed: u64) {
         }
         let mut writer = recovered.writer;
         if random.chance(500) {
-            let faults = Faults { short_write: 100, write_error: 30, no_space: 50, sync_error: 20 };
+            let faults = Faults {
+                short_write: 100,
+                write_error: 30,
+                no_space: 50,
+                sync_error: 20,
+            };
             sim.set_faults(faults);
         }
         for _ in 0..random.below(60) {
@@ -107,7 +126,12 @@ fn play(seed: u64) {
             }
             for retired in writer.take_retired() {
                 // Sealing is background work: a crash may come before it, or its fdatasync may fail.
-                if random.chance(700) && retired.segment.seal(retired.groups_end, retired.last_sequence, b"footer").is_err() {
+                if random.chance(700)
+                    && retired
+                        .segment
+                        .seal(retired.groups_end, retired.last_sequence, b"footer")
+                        .is_err()
+                {
                     assert!(random.next_u64() != 0);
                 }
             }
@@ -116,7 +140,10 @@ fn play(seed: u64) {
                 Ok(()) => model.durable.append(&mut model.open),
                 Err(WalError::Poisoned { .. }) => {
                     let again = writer.write(&group);
-                    assert!(matches!(again, Err(WalError::Poisoned { .. })), "seed {seed}: a failed fsync is final");
+                    assert!(
+                        matches!(again, Err(WalError::Poisoned { .. })),
+                        "seed {seed}: a failed fsync is final"
+                    );
                     break;
                 }
                 Err(other) => panic!("seed {seed}: {other}"),
@@ -125,7 +152,10 @@ fn play(seed: u64) {
         sim.set_faults(Faults::default());
         if random.chance(300) && model.open.is_empty() {
             if let Some(retired) = writer.close() {
-                retired.segment.seal(retired.groups_end, retired.last_sequence, b"").unwrap();
+                retired
+                    .segment
+                    .seal(retired.groups_end, retired.last_sequence, b"")
+                    .unwrap();
             }
         } else {
             drop(writer);
@@ -138,13 +168,26 @@ fn play(seed: u64) {
 
 fn check(seed: u64, life: u64, recovered: &Recovered, model: &mut Model) {
     let (found, damage) = read_all(recovered);
-    assert!(damage.is_empty(), "seed {seed} life {life}: a crash is not damage: {damage:?}");
+    assert!(
+        damage.is_empty(),
+        "seed {seed} life {life}: a crash is not damage: {damage:?}"
+    );
     let durable = model.durable.len();
-    assert!(found.len() >= durable, "seed {seed} life {life}: {} of {durable} acknowledged entries", found.len());
-    assert!(found[..durable] == model.durable[..], "seed {seed} life {life}: acknowledged entries changed");
+    assert!(
+        found.len() >= durable,
+        "seed {seed} life {life}: {} of {durable} acknowledged entries",
+        found.len()
+    );
+    assert!(
+        found[..durable] == model.durable[..],
+        "seed {seed} life {life}: acknowledged entries changed"
+    );
     // What was not acknowledged is there whole or not at all.
     let extra = &found[durable..];
-    assert!(extra.is_empty() || extra == model.open, "seed {seed} life {life}: entries nobody wrote");
+    assert!(
+        extra.is_empty() || extra == model.open,
+        "seed {seed} life {life}: entries nobody wrote"
+    );
     model.durable = found;
     model.open.clear();
 }
@@ -190,7 +233,9 @@ fn one_flipped_bit_costs_only_what_it_hit_and_is_reported() {
             u64::from(end.offset)
         } else {
             let id = holdfast_wal::SegmentId::from_file_name(name).unwrap();
-            let next = holdfast_wal::Segment::open(disk.as_ref(), id.next()).unwrap().unwrap();
+            let next = holdfast_wal::Segment::open(disk.as_ref(), id.next())
+                .unwrap()
+                .unwrap();
             u64::from(groups_end_before(&next, id).unwrap().unwrap())
         };
         if segment_end <= 64 {
@@ -199,9 +244,15 @@ fn one_flipped_bit_costs_only_what_it_hit_and_is_reported() {
         sim.flip_bit(name, random.below(segment_end * 8));
         let recovered = recover(&disk, options(seed)).unwrap();
         let (found, damage) = read_all(&recovered);
-        assert!(!damage.is_empty(), "seed {seed}: a flipped bit in {name} went unnoticed");
+        assert!(
+            !damage.is_empty(),
+            "seed {seed}: a flipped bit in {name} went unnoticed"
+        );
         let mut rest = written.iter();
-        assert!(found.iter().all(|entry| rest.any(|w| w == entry)), "seed {seed}: an entry nobody wrote, or out of order");
+        assert!(
+            found.iter().all(|entry| rest.any(|w| w == entry)),
+            "seed {seed}: an entry nobody wrote, or out of order"
+        );
     }
 }
 
@@ -218,5 +269,8 @@ fn a_segment_of_a_newer_format_is_refused_with_a_sentence() {
     // Version 1 becomes version 3.
     sim.flip_bit(&placed.segment.id().file_name(), 8 * 8 + 1);
     let error = recover(&disk, options(1)).unwrap_err();
-    assert_eq!(error.to_string(), "segment 0000000000000001 has format version 3; this program reads up to 1");
+    assert_eq!(
+        error.to_string(),
+        "segment 0000000000000001 has format version 3; this program reads up to 1"
+    );
 }

@@ -1,5 +1,10 @@
 //! The writer thread: many callers, one fdatasync, everybody told.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +17,12 @@ use holdfast_wal::writer::Retired;
 use holdfast_wal::{Group, GroupCommit, Placed, Sequencer, WalError, WalOptions, recover};
 
 fn options(segment_bytes: u32, prepare_ahead: bool) -> WalOptions {
-    WalOptions { segment_bytes, prepare_ahead, clock: Arc::new(|| 0), salt: Arc::new(|| 42) }
+    WalOptions {
+        segment_bytes,
+        prepare_ahead,
+        clock: Arc::new(|| 0),
+        salt: Arc::new(|| 42),
+    }
 }
 
 type Answer = Result<(u64, u32), String>;
@@ -51,7 +61,10 @@ impl Sequencer for Bare {
     }
 
     fn retired(&mut self, retired: Retired) {
-        retired.segment.seal(retired.groups_end, retired.last_sequence, b"body").unwrap();
+        retired
+            .segment
+            .seal(retired.groups_end, retired.last_sequence, b"body")
+            .unwrap();
     }
 }
 
@@ -68,7 +81,9 @@ fn sixty_four_callers_are_each_told_where_their_bytes_are_durable() {
                 (0..50_u8)
                     .map(|n| {
                         let (answer, told) = channel();
-                        submitter.submit((Bytes::from(vec![caller, n, 7, 7]), answer)).unwrap();
+                        submitter
+                            .submit((Bytes::from(vec![caller, n, 7, 7]), answer))
+                            .unwrap();
                         told.recv().unwrap().unwrap()
                     })
                     .collect::<Vec<_>>()
@@ -78,11 +93,19 @@ fn sixty_four_callers_are_each_told_where_their_bytes_are_durable() {
     let told: Vec<Vec<(u64, u32)>> = callers.into_iter().map(|c| c.join().unwrap()).collect();
     commit.close();
     let recovered = recover(&disk, options(1 << 20, true)).unwrap();
-    let groups: usize = recovered.segments.iter().map(|s| s.scan(None).unwrap().groups.len()).sum();
+    let groups: usize = recovered
+        .segments
+        .iter()
+        .map(|s| s.scan(None).unwrap().groups.len())
+        .sum();
     assert!(groups < 64 * 50, "callers share groups");
     for (caller, positions) in told.iter().enumerate() {
         for (n, &(segment, position)) in positions.iter().enumerate() {
-            let segment = recovered.segments.iter().find(|s| s.id().0 == segment).unwrap();
+            let segment = recovered
+                .segments
+                .iter()
+                .find(|s| s.id().0 == segment)
+                .unwrap();
             let mut bytes = [0; 4];
             segment.read(position, &mut bytes).unwrap();
             assert_eq!(bytes, [caller as u8, n as u8, 7, 7]);
@@ -98,11 +121,17 @@ fn a_failed_fsync_answers_everybody_and_stays_final() {
     let commit = GroupCommit::start(recovered.writer, Bare { open: Vec::new() }).unwrap();
     let ask = |text: &'static str| {
         let (answer, told) = channel();
-        commit.submitter().submit((Bytes::from_static(text.as_bytes()), answer)).unwrap();
+        commit
+            .submitter()
+            .submit((Bytes::from_static(text.as_bytes()), answer))
+            .unwrap();
         told.recv().unwrap()
     };
     assert!(ask("one").is_ok());
-    sim.set_faults(Faults { sync_error: 1000, ..Faults::default() });
+    sim.set_faults(Faults {
+        sync_error: 1000,
+        ..Faults::default()
+    });
     assert!(ask("two").unwrap_err().contains("is not retried"));
     sim.set_faults(Faults::default());
     assert!(ask("three").unwrap_err().contains("is not retried"));
@@ -116,11 +145,17 @@ fn a_full_disk_refuses_and_takes_up_again_when_there_is_room() {
     let commit = GroupCommit::start(recovered.writer, Bare { open: Vec::new() }).unwrap();
     let ask = || {
         let (answer, told) = channel();
-        commit.submitter().submit((Bytes::from(vec![1; 3000]), answer)).unwrap();
+        commit
+            .submitter()
+            .submit((Bytes::from(vec![1; 3000]), answer))
+            .unwrap();
         told.recv().unwrap()
     };
     assert!(ask().is_ok());
-    sim.set_faults(Faults { no_space: 1000, ..Faults::default() });
+    sim.set_faults(Faults {
+        no_space: 1000,
+        ..Faults::default()
+    });
     assert!(ask().unwrap_err().contains("preallocating a segment"));
     sim.set_faults(Faults::default());
     assert!(ask().is_ok());

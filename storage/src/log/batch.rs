@@ -53,7 +53,9 @@ impl BatchHeader {
         let _leader_epoch: [u8; 4] = read.array()?;
         let [magic] = read.array()?;
         if magic != 2 {
-            return Err(format!("magic {magic}; only record batches of magic 2 are taken"));
+            return Err(format!(
+                "magic {magic}; only record batches of magic 2 are taken"
+            ));
         }
         let crc = u32::from_be_bytes(read.array()?);
         let attributes = i16::from_be_bytes(read.array()?);
@@ -64,7 +66,8 @@ impl BatchHeader {
         let producer_epoch = i16::from_be_bytes(read.array()?);
         let base_sequence = i32::from_be_bytes(read.array()?);
         let records = i32::from_be_bytes(read.array()?);
-        let positive = |value: i32, what: &str| u32::try_from(value).map_err(|_| format!("{what} {value}"));
+        let positive =
+            |value: i32, what: &str| u32::try_from(value).map_err(|_| format!("{what} {value}"));
         let bytes = positive(length, "length")? as usize + 12;
         if bytes < HEADER_BYTES {
             return Err(format!("length {length} is shorter than a batch header"));
@@ -90,7 +93,8 @@ impl BatchHeader {
     }
 
     fn codec(&self) -> Result<Codec, String> {
-        Codec::from_bits(self.attributes & CODEC_MASK).ok_or_else(|| format!("unknown compression {}", self.attributes & CODEC_MASK))
+        Codec::from_bits(self.attributes & CODEC_MASK)
+            .ok_or_else(|| format!("unknown compression {}", self.attributes & CODEC_MASK))
     }
 }
 
@@ -100,13 +104,22 @@ impl BatchHeader {
 pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendError> {
     let header = BatchHeader::parse(batch).map_err(AppendError::Corrupt)?;
     if header.bytes > batch.len() {
-        return Err(AppendError::Corrupt(format!("{} of {} bytes", batch.len(), header.bytes)));
+        return Err(AppendError::Corrupt(format!(
+            "{} of {} bytes",
+            batch.len(),
+            header.bytes
+        )));
     }
     if header.bytes < batch.len() {
-        return Err(AppendError::Invalid("more than one record batch for one partition".into()));
+        return Err(AppendError::Invalid(
+            "more than one record batch for one partition".into(),
+        ));
     }
     if batch.len() > bytes_max {
-        return Err(AppendError::TooLarge { bytes: batch.len(), bytes_max });
+        return Err(AppendError::TooLarge {
+            bytes: batch.len(),
+            bytes_max,
+        });
     }
     let signed = batch.get(21..).unwrap_or_default();
     if crc32c::crc32c(signed) != header.crc {
@@ -114,17 +127,25 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
     }
     let codec = header.codec().map_err(AppendError::Invalid)?;
     if header.attributes & CONTROL != 0 {
-        return Err(AppendError::Invalid("control batches are the broker's to write".into()));
+        return Err(AppendError::Invalid(
+            "control batches are the broker's to write".into(),
+        ));
     }
     if header.attributes & TRANSACTIONAL != 0 {
-        return Err(AppendError::Invalid("transactions are not supported".into()));
+        return Err(AppendError::Invalid(
+            "transactions are not supported".into(),
+        ));
     }
     if header.records == 0 || header.last_offset_delta != header.records - 1 {
         let (delta, records) = (header.last_offset_delta, header.records);
-        return Err(AppendError::Invalid(format!("last offset delta {delta} with {records} records")));
+        return Err(AppendError::Invalid(format!(
+            "last offset delta {delta} with {records} records"
+        )));
     }
     if header.producer_id >= 0 && (header.producer_epoch < 0 || header.base_sequence < 0) {
-        return Err(AppendError::Invalid("an idempotent batch needs an epoch and a sequence".into()));
+        return Err(AppendError::Invalid(
+            "an idempotent batch needs an epoch and a sequence".into(),
+        ));
     }
     if codec == Codec::None {
         let body = batch.get(HEADER_BYTES..).unwrap_or_default();
@@ -137,18 +158,28 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
 fn walk(mut body: &[u8], records: u32) -> Result<(), String> {
     for index in 0..records {
         let length = varint(&mut body).ok_or_else(|| format!("record {index}: length"))?;
-        let length = usize::try_from(length).map_err(|_| format!("record {index}: length {length}"))?;
-        let (mut record, rest) = body.split_at_checked(length).ok_or_else(|| format!("record {index}: {length} bytes are not there"))?;
+        let length =
+            usize::try_from(length).map_err(|_| format!("record {index}: length {length}"))?;
+        let (mut record, rest) = body
+            .split_at_checked(length)
+            .ok_or_else(|| format!("record {index}: {length} bytes are not there"))?;
         body = rest;
-        record = record.get(1..).ok_or_else(|| format!("record {index}: empty"))?;
+        record = record
+            .get(1..)
+            .ok_or_else(|| format!("record {index}: empty"))?;
         varint(&mut record).ok_or_else(|| format!("record {index}: timestamp delta"))?;
         let delta = varint(&mut record).ok_or_else(|| format!("record {index}: offset delta"))?;
         if delta != i64::from(index) {
             return Err(format!("record {index}: offset delta {delta}"));
         }
-        fields(record).ok_or_else(|| format!("record {index}: key, value or headers do not fit"))?;
+        fields(record)
+            .ok_or_else(|| format!("record {index}: key, value or headers do not fit"))?;
     }
-    if body.is_empty() { Ok(()) } else { Err(format!("{} bytes behind the last record", body.len())) }
+    if body.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} bytes behind the last record", body.len()))
+    }
 }
 
 /// Walks key, value and headers; `None` if they do not fill the record exactly.
@@ -203,20 +234,32 @@ pub fn records(header: &BatchHeader, batch: &Bytes) -> Result<Vec<StoredRecord>,
     let mut out = Vec::with_capacity((header.records as usize).min(body.len() / 7 + 1));
     for index in 0..header.records {
         let wrong = |what: &str| format!("record {index}: {what}");
-        let length = take_varint(&mut body).and_then(|n| usize::try_from(n).ok()).ok_or_else(|| wrong("length"))?;
+        let length = take_varint(&mut body)
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or_else(|| wrong("length"))?;
         if length > body.len() || length == 0 {
             return Err(wrong("its bytes are not there"));
         }
         let mut record = body.split_to(length);
         let _attributes = record.split_to(1);
         let timestamp_delta = take_varint(&mut record).ok_or_else(|| wrong("timestamp delta"))?;
-        let offset_delta = take_varint(&mut record).and_then(|n| u32::try_from(n).ok()).ok_or_else(|| wrong("offset delta"))?;
+        let offset_delta = take_varint(&mut record)
+            .and_then(|n| u32::try_from(n).ok())
+            .ok_or_else(|| wrong("offset delta"))?;
         let key = take_bytes(&mut record).ok_or_else(|| wrong("key"))?;
         let value = take_bytes(&mut record).ok_or_else(|| wrong("value"))?;
         let headers = take_headers(&mut record).ok_or_else(|| wrong("headers"))?;
         let timestamp_ms = header.base_timestamp_ms.saturating_add(timestamp_delta);
-        let record = Record { timestamp_ms, key, value, headers };
-        out.push(StoredRecord { offset: base.plus(offset_delta), record });
+        let record = Record {
+            timestamp_ms,
+            key,
+            value,
+            headers,
+        };
+        out.push(StoredRecord {
+            offset: base.plus(offset_delta),
+            record,
+        });
     }
     Ok(out)
 }
@@ -227,7 +270,10 @@ fn take_headers(input: &mut Bytes) -> Option<Vec<Header>> {
     let mut headers = Vec::with_capacity(count.min(input.len() / 2));
     for _ in 0..count {
         let name = take_bytes(input)??;
-        headers.push(Header { name, value: take_bytes(input)? });
+        headers.push(Header {
+            name,
+            value: take_bytes(input)?,
+        });
     }
     Some(headers)
 }
@@ -289,7 +335,10 @@ pub struct EncodedRecords {
 
 impl EncodedRecords {
     pub fn with_capacity(records: usize, bytes: usize) -> EncodedRecords {
-        EncodedRecords { bodies: Vec::with_capacity(bytes), ends: Vec::with_capacity(records) }
+        EncodedRecords {
+            bodies: Vec::with_capacity(bytes),
+            ends: Vec::with_capacity(records),
+        }
     }
 
     pub fn push(&mut self, record: &Record) {
@@ -336,7 +385,11 @@ fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 /// Bytes that key, value and headers of a record take in a batch, roughly and never less.
 pub fn encoded_bytes_bound(record: &Record) -> usize {
     let bytes = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len) + 5;
-    let headers: usize = record.headers.iter().map(|h| h.name.len() + 5 + bytes(&h.value)).sum();
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|h| h.name.len() + 5 + bytes(&h.value))
+        .sum();
     bytes(&record.key) + bytes(&record.value) + headers + 5 + RECORD_OVERHEAD_BYTES
 }
 
@@ -356,7 +409,12 @@ impl BatchBuilder {
     pub fn new(first_timestamp_ms: i64, bytes: usize) -> BatchBuilder {
         let mut out = Vec::with_capacity(HEADER_BYTES + bytes + RECORD_OVERHEAD_BYTES);
         out.resize(HEADER_BYTES, 0);
-        BatchBuilder { out, base_timestamp_ms: first_timestamp_ms, max_timestamp_ms: first_timestamp_ms, records: 0 }
+        BatchBuilder {
+            out,
+            base_timestamp_ms: first_timestamp_ms,
+            max_timestamp_ms: first_timestamp_ms,
+            records: 0,
+        }
     }
 
     pub fn push(&mut self, timestamp_ms: i64, body: &[u8]) {
@@ -416,7 +474,10 @@ struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (head, rest) = self.0.split_first_chunk().ok_or("shorter than a batch header")?;
+        let (head, rest) = self
+            .0
+            .split_first_chunk()
+            .ok_or("shorter than a batch header")?;
         self.0 = rest;
         Ok(*head)
     }
@@ -440,14 +501,21 @@ mod tests {
     fn any_record() -> impl Strategy<Value = Record> {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
         let headers = proptest::collection::vec((bytes(), proptest::option::of(bytes())), 0..4);
-        (-5_000_000_000_000_i64..5_000_000_000_000, proptest::option::of(bytes()), proptest::option::of(bytes()), headers).prop_map(
-            |(timestamp_ms, key, value, headers)| Record {
+        (
+            -5_000_000_000_000_i64..5_000_000_000_000,
+            proptest::option::of(bytes()),
+            proptest::option::of(bytes()),
+            headers,
+        )
+            .prop_map(|(timestamp_ms, key, value, headers)| Record {
                 timestamp_ms,
                 key,
                 value,
-                headers: headers.into_iter().map(|(name, value)| Header { name, value }).collect(),
-            },
-        )
+                headers: headers
+                    .into_iter()
+                    .map(|(name, value)| Header { name, value })
+                    .collect(),
+            })
     }
 
     proptest! {

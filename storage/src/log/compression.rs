@@ -38,7 +38,8 @@ pub fn decompress(codec: Codec, body: Bytes) -> Result<Bytes, String> {
         Codec::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(body.as_ref())),
         Codec::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(body.as_ref())),
         Codec::Zstd => {
-            let decoder = ruzstd::decoding::StreamingDecoder::new(body.as_ref()).map_err(|e| format!("zstd: {e}"))?;
+            let decoder = ruzstd::decoding::StreamingDecoder::new(body.as_ref())
+                .map_err(|e| format!("zstd: {e}"))?;
             read_bounded(decoder)
         }
         Codec::Snappy => snappy(&body),
@@ -47,9 +48,14 @@ pub fn decompress(codec: Codec, body: Bytes) -> Result<Bytes, String> {
 
 fn read_bounded(reader: impl Read) -> Result<Bytes, String> {
     let mut out = Vec::new();
-    reader.take(DECOMPRESSED_BYTES_MAX as u64 + 1).read_to_end(&mut out).map_err(|e| e.to_string())?;
+    reader
+        .take(DECOMPRESSED_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut out)
+        .map_err(|e| e.to_string())?;
     if out.len() > DECOMPRESSED_BYTES_MAX {
-        return Err(format!("unpacks to more than {DECOMPRESSED_BYTES_MAX} bytes"));
+        return Err(format!(
+            "unpacks to more than {DECOMPRESSED_BYTES_MAX} bytes"
+        ));
     }
     Ok(Bytes::from(out))
 }
@@ -65,26 +71,40 @@ fn snappy(body: &[u8]) -> Result<Bytes, String> {
         unpack_snappy(body, &mut out)?;
         return Ok(Bytes::from(out));
     }
-    let mut rest = body.get(XERIAL_HEADER_BYTES..).ok_or("snappy: frame header is cut")?;
+    let mut rest = body
+        .get(XERIAL_HEADER_BYTES..)
+        .ok_or("snappy: frame header is cut")?;
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
         let length = u32::from_be_bytes(*length) as usize;
-        let (block, after) = after.split_at_checked(length).ok_or("snappy: a block is cut")?;
+        let (block, after) = after
+            .split_at_checked(length)
+            .ok_or("snappy: a block is cut")?;
         unpack_snappy(block, &mut out)?;
         rest = after;
     }
-    if rest.is_empty() { Ok(Bytes::from(out)) } else { Err("snappy: bytes behind the last block".into()) }
+    if rest.is_empty() {
+        Ok(Bytes::from(out))
+    } else {
+        Err("snappy: bytes behind the last block".into())
+    }
 }
 
 fn unpack_snappy(block: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
     let bytes = snap::raw::decompress_len(block).map_err(|e| format!("snappy: {e}"))?;
     if out.len() + bytes > DECOMPRESSED_BYTES_MAX {
-        return Err(format!("unpacks to more than {DECOMPRESSED_BYTES_MAX} bytes"));
+        return Err(format!(
+            "unpacks to more than {DECOMPRESSED_BYTES_MAX} bytes"
+        ));
     }
     // The claimed length is not believed further than a block can really unpack.
     if bytes / SNAPPY_RATIO_MAX > block.len() {
         return Err("snappy: a block claims more than it can hold".into());
     }
-    out.extend_from_slice(&snap::raw::Decoder::new().decompress_vec(block).map_err(|e| format!("snappy: {e}"))?);
+    out.extend_from_slice(
+        &snap::raw::Decoder::new()
+            .decompress_vec(block)
+            .map_err(|e| format!("snappy: {e}"))?,
+    );
     Ok(())
 }
 
@@ -104,20 +124,33 @@ mod tests {
     fn every_codec_unpacks() {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(TEXT).unwrap();
-        assert_eq!(decompress(Codec::Gzip, gzip.finish().unwrap().into()).unwrap(), TEXT);
+        assert_eq!(
+            decompress(Codec::Gzip, gzip.finish().unwrap().into()).unwrap(),
+            TEXT
+        );
         let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
         lz4.write_all(TEXT).unwrap();
-        assert_eq!(decompress(Codec::Lz4, lz4.finish().unwrap().into()).unwrap(), TEXT);
-        let zstd = ruzstd::encoding::compress_to_vec(TEXT, ruzstd::encoding::CompressionLevel::Fastest);
+        assert_eq!(
+            decompress(Codec::Lz4, lz4.finish().unwrap().into()).unwrap(),
+            TEXT
+        );
+        let zstd =
+            ruzstd::encoding::compress_to_vec(TEXT, ruzstd::encoding::CompressionLevel::Fastest);
         assert_eq!(decompress(Codec::Zstd, zstd.into()).unwrap(), TEXT);
         let block = snap::raw::Encoder::new().compress_vec(TEXT).unwrap();
-        assert_eq!(decompress(Codec::Snappy, block.clone().into()).unwrap(), TEXT);
+        assert_eq!(
+            decompress(Codec::Snappy, block.clone().into()).unwrap(),
+            TEXT
+        );
         let mut framed = [XERIAL_MAGIC, &[0, 0, 0, 1, 0, 0, 0, 1]].concat();
         for _ in 0..2 {
             framed.extend_from_slice(&u32::try_from(block.len()).unwrap().to_be_bytes());
             framed.extend_from_slice(&block);
         }
-        assert_eq!(decompress(Codec::Snappy, framed.into()).unwrap(), [TEXT, TEXT].concat());
+        assert_eq!(
+            decompress(Codec::Snappy, framed.into()).unwrap(),
+            [TEXT, TEXT].concat()
+        );
     }
 
     #[test]
@@ -129,6 +162,12 @@ mod tests {
         }
         let error = decompress(Codec::Gzip, gzip.finish().unwrap().into()).unwrap_err();
         assert_eq!(error, "unpacks to more than 67108864 bytes");
-        assert!(decompress(Codec::Snappy, Bytes::from_static(&[0xff, 0xff, 0xff, 0x0f, 0])).is_err());
+        assert!(
+            decompress(
+                Codec::Snappy,
+                Bytes::from_static(&[0xff, 0xff, 0xff, 0x0f, 0])
+            )
+            .is_err()
+        );
     }
 }

@@ -21,10 +21,18 @@ pub enum AppendError {
     TooLarge { bytes: usize, bytes_max: usize },
     /// Idempotent producer skipped a sequence number (Kafka: OUT_OF_ORDER_SEQUENCE_NUMBER).
     #[error("producer {producer_id}: sequence {got}, expected {expected}")]
-    OutOfOrderSequence { producer_id: i64, got: i32, expected: i32 },
+    OutOfOrderSequence {
+        producer_id: i64,
+        got: i32,
+        expected: i32,
+    },
     /// A newer producer with this id has taken over (Kafka: INVALID_PRODUCER_EPOCH).
     #[error("producer {producer_id}: epoch {got} is older than {current}")]
-    ProducerFenced { producer_id: i64, got: i16, current: i16 },
+    ProducerFenced {
+        producer_id: i64,
+        got: i16,
+        current: i16,
+    },
     /// The log could not write; the text says why and whether it goes on (Kafka: KAFKA_STORAGE_ERROR).
     #[error("storage failure: {0}")]
     Storage(String),
@@ -46,10 +54,19 @@ impl From<&WalError> for AppendError {
 #[non_exhaustive]
 pub enum FetchError {
     #[error("offset {requested} is outside {log_start}..={high_watermark}")]
-    OffsetOutOfRange { requested: Offset, log_start: Offset, high_watermark: Offset },
+    OffsetOutOfRange {
+        requested: Offset,
+        log_start: Offset,
+        high_watermark: Offset,
+    },
     /// A batch that cannot be decoded ([`super::Log::read`] only); reading goes on at `next`.
     #[error("the batch at offset {base} cannot be decoded: {reason}")]
-    Undecodable { base: Offset, next: Offset, batch: bytes::Bytes, reason: String },
+    Undecodable {
+        base: Offset,
+        next: Offset,
+        batch: bytes::Bytes,
+        reason: String,
+    },
     #[error("storage failure: {0}")]
     Storage(String),
 }
@@ -77,7 +94,11 @@ pub enum CreateTopicError {
     #[error("invalid partition count {0}: 1 to 10000 are possible")]
     InvalidPartitions(u32),
     #[error("invalid topic configuration {key}={value:?}: {reason}")]
-    InvalidConfig { key: String, value: String, reason: &'static str },
+    InvalidConfig {
+        key: String,
+        value: String,
+        reason: &'static str,
+    },
     #[error(transparent)]
     Append(#[from] AppendError),
 }
@@ -87,7 +108,10 @@ pub enum CreateTopicError {
 #[non_exhaustive]
 pub enum OpenError {
     #[error("{path}: {source}")]
-    Directory { path: PathBuf, source: std::io::Error },
+    Directory {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("another node is using the data directory {0}")]
     Locked(PathBuf),
     #[error(transparent)]

@@ -44,12 +44,21 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn fetch(&self, partition: &Partition, from: Offset, bytes_max: usize) -> Result<Fetched, FetchError> {
+    pub fn fetch(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Fetched, FetchError> {
         // The watermark is read first: what is below it now stays readable.
         let high_watermark = partition.high_watermark();
         let log_start_offset = partition.log_start_offset();
         if from < log_start_offset || from > high_watermark {
-            return Err(FetchError::OffsetOutOfRange { requested: from, log_start: log_start_offset, high_watermark });
+            return Err(FetchError::OffsetOutOfRange {
+                requested: from,
+                log_start: log_start_offset,
+                high_watermark,
+            });
         }
         let mut batches = Vec::new();
         for run in self.runs(partition, from, high_watermark, bytes_max)? {
@@ -57,11 +66,25 @@ impl Reader {
             run.segment.read(run.position, &mut bytes)?;
             batches.push(Bytes::from(bytes));
         }
-        Ok(Fetched { batches, high_watermark, log_start_offset })
+        Ok(Fetched {
+            batches,
+            high_watermark,
+            log_start_offset,
+        })
     }
 
-    fn runs(&self, partition: &Partition, from: Offset, end: Offset, bytes_max: usize) -> Result<Vec<Run>, FetchError> {
-        let mut runs = Runs { list: Vec::new(), room: bytes_max, full: false };
+    fn runs(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        end: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<Run>, FetchError> {
+        let mut runs = Runs {
+            list: Vec::new(),
+            room: bytes_max,
+            full: false,
+        };
         let mut next = from;
         while next < end && !runs.full {
             // Memory first: a batch leaves it only after the index has it.
@@ -71,7 +94,11 @@ impl Reader {
             match self.index.block_at(partition.id(), next)? {
                 Some(block) => {
                     let segment = self.segment(&block)?;
-                    for entry in self.block(&block, &segment)?.iter().filter(|entry| entry.end() > next) {
+                    for entry in self
+                        .block(&block, &segment)?
+                        .iter()
+                        .filter(|entry| entry.end() > next)
+                    {
                         runs.push(&segment, entry);
                     }
                     next = block.info.end;
@@ -91,32 +118,53 @@ impl Reader {
         self.segments.get(block.segment).ok_or_else(missing)
     }
 
-    fn block(&self, block: &BlockRef, segment: &Segment) -> Result<Arc<Vec<BatchEntry>>, FetchError> {
+    fn block(
+        &self,
+        block: &BlockRef,
+        segment: &Segment,
+    ) -> Result<Arc<Vec<BatchEntry>>, FetchError> {
         let partition = block.info.partition;
         if let Some(batches) = self.index.cached_block(block.segment, partition) {
             return Ok(batches);
         }
         let mut bytes = vec![0; block.info.block_bytes as usize];
         segment.read(block.info.block_position, &mut bytes)?;
-        let damaged = || WalError::Damaged { segment: block.segment, position: block.info.block_position, reason: "footer block".into() };
+        let damaged = || WalError::Damaged {
+            segment: block.segment,
+            position: block.info.block_position,
+            reason: "footer block".into(),
+        };
         let batches = Arc::new(footer::decode_block(partition, &bytes).ok_or_else(damaged)?);
-        self.index.cache_block(block.segment, partition, batches.clone());
+        self.index
+            .cache_block(block.segment, partition, batches.clone());
         Ok(batches)
     }
 
     /// Decoded records from `from` on. Stops before a batch that cannot be decoded, and reports it
     /// when it comes first.
-    pub fn read(&self, partition: &Partition, from: Offset, bytes_max: usize) -> Result<Vec<StoredRecord>, FetchError> {
+    pub fn read(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredRecord>, FetchError> {
         let mut out: Vec<StoredRecord> = Vec::new();
         for run in self.fetch(partition, from, bytes_max)?.batches {
             for item in batch::split(&run) {
                 let (header, bytes) = item.map_err(FetchError::Storage)?;
                 match batch::records(&header, &bytes) {
-                    Ok(records) => out.extend(records.into_iter().filter(|record| record.offset >= from)),
+                    Ok(records) => {
+                        out.extend(records.into_iter().filter(|record| record.offset >= from))
+                    }
                     Err(_) if !out.is_empty() => return Ok(out),
                     Err(reason) => {
                         let base = Offset::new(header.base_offset).unwrap_or(from);
-                        return Err(FetchError::Undecodable { base, next: header.end_offset(base), batch: bytes, reason });
+                        return Err(FetchError::Undecodable {
+                            base,
+                            next: header.end_offset(base),
+                            batch: bytes,
+                            reason,
+                        });
                     }
                 }
             }
@@ -125,7 +173,11 @@ impl Reader {
     }
 
     /// Offset and timestamp of the first record whose timestamp is at least `timestamp_ms`.
-    pub fn offset_for_time(&self, partition: &Partition, timestamp_ms: i64) -> Result<Option<(Offset, i64)>, FetchError> {
+    pub fn offset_for_time(
+        &self,
+        partition: &Partition,
+        timestamp_ms: i64,
+    ) -> Result<Option<(Offset, i64)>, FetchError> {
         for block in self.index.blocks_of(partition.id()) {
             let block = block?;
             if block.info.max_timestamp_ms < timestamp_ms {
@@ -146,7 +198,10 @@ impl Reader {
     }
 
     /// Offset and timestamp of the record with the largest timestamp, the first of equals.
-    pub fn max_timestamp(&self, partition: &Partition) -> Result<Option<(Offset, i64)>, FetchError> {
+    pub fn max_timestamp(
+        &self,
+        partition: &Partition,
+    ) -> Result<Option<(Offset, i64)>, FetchError> {
         let mut largest: Option<i64> = None;
         for block in self.index.blocks_of(partition.id()) {
             largest = largest.max(Some(block?.info.max_timestamp_ms));
@@ -177,8 +232,17 @@ impl Runs {
         }
         self.room = self.room.saturating_sub(entry.bytes as usize);
         match self.list.last_mut() {
-            Some(run) if run.segment.id() == segment.id() && run.position + run.bytes == entry.position => run.bytes += entry.bytes,
-            _ => self.list.push(Run { segment: segment.clone(), position: entry.position, bytes: entry.bytes }),
+            Some(run)
+                if run.segment.id() == segment.id()
+                    && run.position + run.bytes == entry.position =>
+            {
+                run.bytes += entry.bytes
+            }
+            _ => self.list.push(Run {
+                segment: segment.clone(),
+                position: entry.position,
+                bytes: entry.bytes,
+            }),
         }
     }
 }
@@ -192,7 +256,10 @@ fn hot_from(partition: &Partition, from: Offset, runs: &mut Runs, strict: bool) 
         return None;
     }
     let mut reached = from;
-    for HotPart { segment, batches } in hot.iter().map(|hot| HotPart { segment: &hot.segment, batches: &hot.batches }) {
+    for HotPart { segment, batches } in hot.iter().map(|hot| HotPart {
+        segment: &hot.segment,
+        batches: &hot.batches,
+    }) {
         let skip = batches.partition_point(|entry| entry.end() <= from);
         for entry in batches.get(skip..).unwrap_or_default() {
             runs.push(segment, entry);
@@ -211,13 +278,24 @@ struct HotPart<'a> {
 }
 
 fn hot_copies(partition: &Partition) -> Vec<(Arc<Segment>, Vec<BatchEntry>)> {
-    partition.hot().iter().map(|hot| (hot.segment.clone(), hot.batches.clone())).collect()
+    partition
+        .hot()
+        .iter()
+        .map(|hot| (hot.segment.clone(), hot.batches.clone()))
+        .collect()
 }
 
 /// The first record at or after a time among the batches of one segment.
-fn first_at(partition: &Partition, segment: &Segment, batches: &[BatchEntry], timestamp_ms: i64) -> Result<Option<(Offset, i64)>, FetchError> {
+fn first_at(
+    partition: &Partition,
+    segment: &Segment,
+    batches: &[BatchEntry],
+    timestamp_ms: i64,
+) -> Result<Option<(Offset, i64)>, FetchError> {
     let start = partition.log_start_offset();
-    let candidates = batches.iter().filter(|entry| entry.max_timestamp_ms >= timestamp_ms && entry.end() > start);
+    let candidates = batches
+        .iter()
+        .filter(|entry| entry.max_timestamp_ms >= timestamp_ms && entry.end() > start);
     for entry in candidates {
         let mut bytes = vec![0; entry.bytes as usize];
         segment.read(entry.position, &mut bytes)?;
@@ -225,7 +303,9 @@ fn first_at(partition: &Partition, segment: &Segment, batches: &[BatchEntry], ti
         let header = BatchHeader::parse(&bytes).map_err(FetchError::Storage)?;
         match batch::records(&header, &bytes) {
             Ok(records) => {
-                let found = records.iter().find(|r| r.record.timestamp_ms >= timestamp_ms && r.offset >= start);
+                let found = records
+                    .iter()
+                    .find(|r| r.record.timestamp_ms >= timestamp_ms && r.offset >= start);
                 if let Some(found) = found {
                     return Ok(Some((found.offset, found.record.timestamp_ms)));
                 }

@@ -61,7 +61,11 @@ pub struct Footer {
 }
 
 /// Builds a footer body that will lie at `position` of its segment. `partitions` ascend and none is empty.
-pub fn encode(position: u32, partitions: &[(PartitionId, Vec<BatchEntry>)], producers: &[ProducerEntry]) -> (Vec<u8>, Footer) {
+pub fn encode(
+    position: u32,
+    partitions: &[(PartitionId, Vec<BatchEntry>)],
+    producers: &[ProducerEntry],
+) -> (Vec<u8>, Footer) {
     let mut producer_bytes = Vec::new();
     for entry in producers {
         encode_producer(entry, &mut producer_bytes);
@@ -79,7 +83,11 @@ pub fn encode(position: u32, partitions: &[(PartitionId, Vec<BatchEntry>)], prod
             partition: *partition,
             first: batches.first().map(|b| b.base).unwrap_or_default(),
             end: batches.last().map(BatchEntry::end).unwrap_or_default(),
-            max_timestamp_ms: batches.iter().map(|b| b.max_timestamp_ms).max().unwrap_or(-1),
+            max_timestamp_ms: batches
+                .iter()
+                .map(|b| b.max_timestamp_ms)
+                .max()
+                .unwrap_or(-1),
             batch_bytes: batches.iter().map(|b| u64::from(b.bytes)).sum(),
             block_position: position.saturating_add(u32_of(block_at)),
             block_bytes: u32_of(block_bytes),
@@ -98,7 +106,13 @@ pub fn encode(position: u32, partitions: &[(PartitionId, Vec<BatchEntry>)], prod
     for (partition, batches) in partitions {
         encode_block(*partition, batches, &mut out);
     }
-    (out, Footer { blocks, producers: producers.to_vec() })
+    (
+        out,
+        Footer {
+            blocks,
+            producers: producers.to_vec(),
+        },
+    )
 }
 
 fn encode_block(partition: PartitionId, batches: &[BatchEntry], out: &mut Vec<u8>) {
@@ -193,9 +207,17 @@ fn decode_producer(read: &mut Reader<'_>) -> Option<ProducerEntry> {
     for _ in 0..count {
         let first_sequence = read.u32()?.cast_signed();
         let last_sequence = read.u32()?.cast_signed();
-        batches.push(SequencedBatch { first_sequence, last_sequence, base: Offset::new(read.i64()?)? });
+        batches.push(SequencedBatch {
+            first_sequence,
+            last_sequence,
+            base: Offset::new(read.i64()?)?,
+        });
     }
-    Some(ProducerEntry { partition, producer_id, producer: Producer { epoch, batches } })
+    Some(ProducerEntry {
+        partition,
+        producer_id,
+        producer: Producer { epoch, batches },
+    })
 }
 
 fn u32_of(n: usize) -> u32 {
@@ -232,11 +254,34 @@ mod tests {
     fn sample() -> (Vec<u8>, Footer, Vec<BatchEntry>) {
         let offset = |n| Offset::new(n).unwrap();
         let batches = vec![
-            BatchEntry { base: offset(5), last_delta: 2, position: 128, bytes: 90, max_timestamp_ms: 70 },
-            BatchEntry { base: offset(8), last_delta: 0, position: 218, bytes: 80, max_timestamp_ms: 60 },
+            BatchEntry {
+                base: offset(5),
+                last_delta: 2,
+                position: 128,
+                bytes: 90,
+                max_timestamp_ms: 70,
+            },
+            BatchEntry {
+                base: offset(8),
+                last_delta: 0,
+                position: 218,
+                bytes: 80,
+                max_timestamp_ms: 60,
+            },
         ];
-        let producer = Producer { epoch: 1, batches: vec![SequencedBatch { first_sequence: 0, last_sequence: 2, base: offset(5) }] };
-        let producers = [ProducerEntry { partition: PartitionId(3), producer_id: 1000, producer }];
+        let producer = Producer {
+            epoch: 1,
+            batches: vec![SequencedBatch {
+                first_sequence: 0,
+                last_sequence: 2,
+                base: offset(5),
+            }],
+        };
+        let producers = [ProducerEntry {
+            partition: PartitionId(3),
+            producer_id: 1000,
+            producer,
+        }];
         let (body, footer) = encode(400, &[(PartitionId(3), batches.clone())], &producers);
         (body, footer, batches)
     }

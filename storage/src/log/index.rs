@@ -64,10 +64,19 @@ pub struct Index {
 
 impl Index {
     pub fn open(path: &Path) -> fjall::Result<Index> {
-        let database = Database::builder(path).cache_size(FJALL_CACHE_BYTES).worker_threads(1).open()?;
-        let keyspace = database.keyspace("index", || KeyspaceCreateOptions::default().max_memtable_size(1 << 20))?;
+        let database = Database::builder(path)
+            .cache_size(FJALL_CACHE_BYTES)
+            .worker_threads(1)
+            .open()?;
+        let keyspace = database.keyspace("index", || {
+            KeyspaceCreateOptions::default().max_memtable_size(1 << 20)
+        })?;
         let blocks = quick_cache::sync::Cache::with_weighter(1024, BLOCKS_CACHE_BYTES, BlockWeight);
-        Ok(Index { keyspace, blocks, _database: database })
+        Ok(Index {
+            keyspace,
+            blocks,
+            _database: database,
+        })
     }
 
     /// The newest segment the index holds.
@@ -77,10 +86,18 @@ impl Index {
     }
 
     /// Takes a sealed segment in, all or nothing.
-    pub fn ingest(&self, segment: SegmentId, footer: &Footer, metadata: &MetadataChanges) -> fjall::Result<()> {
+    pub fn ingest(
+        &self,
+        segment: SegmentId,
+        footer: &Footer,
+        metadata: &MetadataChanges,
+    ) -> fjall::Result<()> {
         let mut rows: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         for info in &footer.blocks {
-            rows.insert(block_key(info.partition, info.first), Some(block_value(segment, info)));
+            rows.insert(
+                block_key(info.partition, info.first),
+                Some(block_value(segment, info)),
+            );
         }
         rows.insert(CHECKPOINT.to_vec(), Some(segment.0.to_be_bytes().to_vec()));
         for ((partition, key), value) in metadata {
@@ -89,7 +106,10 @@ impl Index {
         for entry in &footer.producers {
             let mut value = Vec::new();
             encode_producer(entry, &mut value);
-            rows.insert(producer_key(entry.partition, entry.producer_id), Some(value));
+            rows.insert(
+                producer_key(entry.partition, entry.producer_id),
+                Some(value),
+            );
         }
         let mut ingestion = self.keyspace.start_ingestion()?;
         for (key, value) in rows {
@@ -102,9 +122,16 @@ impl Index {
     }
 
     /// The block that holds `offset`, or the first one behind it.
-    pub fn block_at(&self, partition: PartitionId, offset: Offset) -> fjall::Result<Option<BlockRef>> {
+    pub fn block_at(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> fjall::Result<Option<BlockRef>> {
         let from = block_key(partition, Offset::ZERO);
-        let mut before = self.keyspace.range(from..=block_key(partition, offset)).rev();
+        let mut before = self
+            .keyspace
+            .range(from..=block_key(partition, offset))
+            .rev();
         if let Some(guard) = before.next() {
             let (key, value) = guard.into_inner()?;
             let found = decode_block_row(&key, &value);
@@ -123,25 +150,42 @@ impl Index {
     }
 
     /// Every block of a partition, oldest first.
-    pub fn blocks_of(&self, partition: PartitionId) -> impl Iterator<Item = fjall::Result<BlockRef>> + use<> {
+    pub fn blocks_of(
+        &self,
+        partition: PartitionId,
+    ) -> impl Iterator<Item = fjall::Result<BlockRef>> + use<> {
         let range = block_key(partition, Offset::ZERO)..=last_block_key(partition);
-        self.keyspace.range(range).filter_map(|guard| match guard.into_inner() {
-            Ok((key, value)) => decode_block_row(&key, &value).map(Ok),
-            Err(error) => Some(Err(error)),
-        })
+        self.keyspace
+            .range(range)
+            .filter_map(|guard| match guard.into_inner() {
+                Ok((key, value)) => decode_block_row(&key, &value).map(Ok),
+                Err(error) => Some(Err(error)),
+            })
     }
 
     /// A decoded block, if it was used lately.
-    pub fn cached_block(&self, segment: SegmentId, partition: PartitionId) -> Option<Arc<Vec<BatchEntry>>> {
+    pub fn cached_block(
+        &self,
+        segment: SegmentId,
+        partition: PartitionId,
+    ) -> Option<Arc<Vec<BatchEntry>>> {
         self.blocks.get(&(segment, partition))
     }
 
-    pub fn cache_block(&self, segment: SegmentId, partition: PartitionId, batches: Arc<Vec<BatchEntry>>) {
+    pub fn cache_block(
+        &self,
+        segment: SegmentId,
+        partition: PartitionId,
+        batches: Arc<Vec<BatchEntry>>,
+    ) {
         self.blocks.insert((segment, partition), batches);
     }
 
     /// Newest value of every key of an internal partition.
-    pub fn metadata(&self, partition: PartitionId) -> impl Iterator<Item = fjall::Result<(Vec<u8>, Vec<u8>)>> + use<> {
+    pub fn metadata(
+        &self,
+        partition: PartitionId,
+    ) -> impl Iterator<Item = fjall::Result<(Vec<u8>, Vec<u8>)>> + use<> {
         let prefix = metadata_key(partition, &[]);
         let skip = prefix.len();
         self.keyspace.prefix(prefix).map(move |guard| {
@@ -151,13 +195,19 @@ impl Index {
     }
 
     /// The producers of a partition.
-    pub fn producers(&self, partition: PartitionId) -> impl Iterator<Item = fjall::Result<(i64, Producer)>> + use<> {
+    pub fn producers(
+        &self,
+        partition: PartitionId,
+    ) -> impl Iterator<Item = fjall::Result<(i64, Producer)>> + use<> {
         let mut prefix = vec![PRODUCER];
         prefix.extend_from_slice(&partition.0.to_be_bytes());
-        self.keyspace.prefix(prefix).filter_map(|guard| match guard.into_inner() {
-            Ok((_, value)) => decode_producer_bytes(&value).map(|entry| Ok((entry.producer_id, entry.producer))),
-            Err(error) => Some(Err(error)),
-        })
+        self.keyspace
+            .prefix(prefix)
+            .filter_map(|guard| match guard.into_inner() {
+                Ok((_, value)) => decode_producer_bytes(&value)
+                    .map(|entry| Ok((entry.producer_id, entry.producer))),
+                Err(error) => Some(Err(error)),
+            })
     }
 }
 
@@ -202,7 +252,10 @@ fn decode_block_row(key: &[u8], value: &[u8]) -> Option<BlockRef> {
         block_position: u32::from_be_bytes(*block_position),
         block_bytes: u32::from_be_bytes(*block_bytes),
     };
-    Some(BlockRef { segment: SegmentId(u64::from_be_bytes(*segment)), info })
+    Some(BlockRef {
+        segment: SegmentId(u64::from_be_bytes(*segment)),
+        info,
+    })
 }
 
 fn metadata_key(partition: PartitionId, record_key: &[u8]) -> Vec<u8> {

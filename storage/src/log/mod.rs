@@ -52,7 +52,10 @@ pub use self::fetch::Fetched;
 pub use self::partition::Partition;
 pub use self::sequencer::Appended;
 pub use self::topic::{PARTITIONS_MAX, Topic};
-pub use self::types::{CommittedOffset, Header, NewTopic, Offset, PartitionId, ProducerId, Record, StoredRecord, TopicId};
+pub use self::types::{
+    CommittedOffset, Header, NewTopic, Offset, PartitionId, ProducerId, Record, StoredRecord,
+    TopicId,
+};
 pub use self::watch::Watch;
 pub use holdfast_wal::recovery::Damage;
 
@@ -154,7 +157,9 @@ impl Future for Appending {
     type Output = Result<Appended, AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
     }
 }
 
@@ -162,19 +167,27 @@ impl Future for AppendingAll {
     type Output = Result<Vec<Offset>, AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
     }
 }
 
 /// Milliseconds since the Unix epoch.
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Kept for group names and setting kinds; the key format counts them in two bytes.
 fn name_fits(name: &str) -> Result<(), AppendError> {
-    if name.len() <= values::TEXT_BYTES_MAX { Ok(()) } else { Err(AppendError::Invalid("the name is too long".into())) }
+    if name.len() <= values::TEXT_BYTES_MAX {
+        Ok(())
+    } else {
+        Err(AppendError::Invalid("the name is too long".into()))
+    }
 }
 
 impl Log {
@@ -182,10 +195,14 @@ impl Log {
     pub fn open(options: LogOptions) -> Result<Log, OpenError> {
         let opened = open::open(&options)?;
         let known = opened.state.read().node;
-        let node =
-            known.unwrap_or(NodeValue { cluster_id: Uuid::new_v4(), next_partition: FIRST_PARTITION, next_producer: 0 });
+        let node = known.unwrap_or(NodeValue {
+            cluster_id: Uuid::new_v4(),
+            next_partition: FIRST_PARTITION,
+            next_producer: 0,
+        });
         let counters = Arc::new(Counters::default());
-        let (seal_queue, sealer) = sealer::start(opened.index.clone(), opened.state.clone()).map_err(OpenError::Thread)?;
+        let (seal_queue, sealer) =
+            sealer::start(opened.index.clone(), opened.state.clone()).map_err(OpenError::Thread)?;
         let sequencer = Sequencer::new(SequencerParts {
             state: opened.state.clone(),
             internal: opened.internal,
@@ -197,10 +214,15 @@ impl Log {
             node,
         });
         let commit = GroupCommit::start(opened.writer, sequencer).map_err(OpenError::Thread)?;
-        let room_bytes = options.in_flight_bytes_max.clamp(1 << 16, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let room_bytes = options
+            .in_flight_bytes_max
+            .clamp(1 << 16, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         let inner = Inner {
             state: opened.state,
-            reader: fetch::Reader { index: opened.index, segments: opened.segments },
+            reader: fetch::Reader {
+                index: opened.index,
+                segments: opened.segments,
+            },
             submitter: commit.submitter(),
             commit,
             sealer: Mutex::new(Some(sealer)),
@@ -215,7 +237,9 @@ impl Log {
             closed: AtomicBool::new(false),
             _lock: opened.lock,
         };
-        let log = Log { inner: Arc::new(inner) };
+        let log = Log {
+            inner: Arc::new(inner),
+        };
         if known.is_none() {
             log.first_start(&node)?;
         }
@@ -227,7 +251,15 @@ impl Log {
         let value = values::encode(node).map_err(OpenError::Metadata)?;
         let (reply, done) = oneshot::channel();
         let pairs = vec![(Key::Node.encode(), Some(value))];
-        self.submit(Work::Internal { partition: METADATA, pairs, reply }, 0, None)?;
+        self.submit(
+            Work::Internal {
+                partition: METADATA,
+                pairs,
+                reply,
+            },
+            0,
+            None,
+        )?;
         // A reply channel that is also read without a runtime: opening blocks anyway.
         let answer = std::thread::scope(|scope| scope.spawn(|| done.blocking_recv()).join());
         match answer {
@@ -241,7 +273,12 @@ impl Log {
         self.inner.closed.store(true, Ordering::Release);
         self.inner.room.close();
         self.inner.commit.close();
-        let sealer = self.inner.sealer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sealer = self
+            .inner
+            .sealer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(sealer) = sealer {
             let _ = sealer.join();
         }
@@ -249,9 +286,15 @@ impl Log {
 
     pub fn state(&self) -> LogState {
         if let Some(reason) = self.inner.state.failure() {
-            return LogState::Failed { reason: reason.clone() };
+            return LogState::Failed {
+                reason: reason.clone(),
+            };
         }
-        if self.inner.closed.load(Ordering::Acquire) { LogState::Closed } else { LogState::Accepting }
+        if self.inner.closed.load(Ordering::Acquire) {
+            LogState::Closed
+        } else {
+            LogState::Accepting
+        }
     }
 
     pub fn stats(&self) -> LogStats {
@@ -307,38 +350,78 @@ impl Log {
     /// Judges a topic without creating it.
     pub fn check_topic(&self, new: &NewTopic) -> Result<(), CreateTopicError> {
         topic::validate(new)?;
-        if self.topic(&new.name).is_some() { Err(CreateTopicError::Exists(new.name.clone())) } else { Ok(()) }
+        if self.topic(&new.name).is_some() {
+            Err(CreateTopicError::Exists(new.name.clone()))
+        } else {
+            Ok(())
+        }
     }
 
     /// Queues records of one partition; waits only while too much is in flight. Records of all callers
     /// that meet in one commit window are coalesced into one batch per partition. The returned
     /// [`Appending`] resolves when they are durable. Appends of one task keep their order.
-    pub async fn append(&self, partition: &Arc<Partition>, records: Vec<Record>) -> Result<Appending, AppendError> {
+    pub async fn append(
+        &self,
+        partition: &Arc<Partition>,
+        records: Vec<Record>,
+    ) -> Result<Appending, AppendError> {
         let (records, bytes) = self.encode(&records)?;
         let permit = self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
-        self.submit(Work::Records { partition: partition.clone(), records, reply }, bytes, Some(permit))?;
+        self.submit(
+            Work::Records {
+                partition: partition.clone(),
+                records,
+                reply,
+            },
+            bytes,
+            Some(permit),
+        )?;
         Ok(Appending(answer))
     }
 
     /// Queues records of several partitions as one unit: all of them become durable together.
     /// The offsets are those of the records, in order.
-    pub async fn append_all(&self, records: Vec<(Arc<Partition>, Record)>) -> Result<AppendingAll, AppendError> {
+    pub async fn append_all(
+        &self,
+        records: Vec<(Arc<Partition>, Record)>,
+    ) -> Result<AppendingAll, AppendError> {
         let (partitions, records): (Vec<_>, Vec<_>) = records.into_iter().unzip();
         let (records, bytes) = self.encode(&records)?;
         let permit = self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
-        self.submit(Work::Scattered { partitions, records, reply }, bytes, Some(permit))?;
+        self.submit(
+            Work::Scattered {
+                partitions,
+                records,
+                reply,
+            },
+            bytes,
+            Some(permit),
+        )?;
         Ok(AppendingAll(answer))
     }
 
     /// Queues one Kafka v2 record batch as it came (validated here: CRC, counts, sequence).
-    pub async fn append_batch(&self, partition: &Arc<Partition>, batch: Bytes) -> Result<Appending, AppendError> {
+    pub async fn append_batch(
+        &self,
+        partition: &Arc<Partition>,
+        batch: Bytes,
+    ) -> Result<Appending, AppendError> {
         let header = batch::validate(&batch, self.inner.batch_bytes_max)?;
         let bytes = batch.len();
         let permit = self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
-        self.submit(Work::Batch { partition: partition.clone(), batch, header, reply }, bytes, Some(permit))?;
+        self.submit(
+            Work::Batch {
+                partition: partition.clone(),
+                batch,
+                header,
+                reply,
+            },
+            bytes,
+            Some(permit),
+        )?;
         Ok(Appending(answer))
     }
 
@@ -350,12 +433,18 @@ impl Log {
         for record in records {
             let record_bytes = batch::encoded_bytes_bound(record);
             if record_bytes + batch::HEADER_BYTES > self.inner.batch_bytes_max {
-                return Err(AppendError::TooLarge { bytes: record_bytes, bytes_max: self.inner.batch_bytes_max });
+                return Err(AppendError::TooLarge {
+                    bytes: record_bytes,
+                    bytes_max: self.inner.batch_bytes_max,
+                });
             }
             bytes += record_bytes;
         }
         if bytes > self.inner.submission_bytes_max {
-            return Err(AppendError::TooLarge { bytes, bytes_max: self.inner.submission_bytes_max });
+            return Err(AppendError::TooLarge {
+                bytes,
+                bytes_max: self.inner.submission_bytes_max,
+            });
         }
         let mut encoded = EncodedRecords::with_capacity(records.len(), bytes);
         records.iter().for_each(|record| encoded.push(record));
@@ -368,44 +457,93 @@ impl Log {
             return Err(AppendError::Storage(reason.clone()));
         }
         let permits = u32::try_from(bytes.clamp(1, self.inner.room_bytes)).unwrap_or(u32::MAX);
-        self.inner.room.clone().acquire_many_owned(permits).await.map_err(|_| AppendError::Closed)
+        self.inner
+            .room
+            .clone()
+            .acquire_many_owned(permits)
+            .await
+            .map_err(|_| AppendError::Closed)
     }
 
-    fn submit(&self, work: Work, bytes: usize, permit: Option<OwnedSemaphorePermit>) -> Result<(), AppendError> {
-        self.inner.submitter.submit(Submission { work, bytes, permit }).map_err(|_| AppendError::Closed)
+    fn submit(
+        &self,
+        work: Work,
+        bytes: usize,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), AppendError> {
+        self.inner
+            .submitter
+            .submit(Submission {
+                work,
+                bytes,
+                permit,
+            })
+            .map_err(|_| AppendError::Closed)
     }
 
-    async fn append_internal(&self, partition: PartitionId, pairs: Vec<Pair>) -> Result<(), AppendError> {
+    async fn append_internal(
+        &self,
+        partition: PartitionId,
+        pairs: Vec<Pair>,
+    ) -> Result<(), AppendError> {
         let pair_bytes = |(key, value): &Pair| key.len() + value.as_ref().map_or(0, Vec::len) + 64;
         let bytes = pairs.iter().map(pair_bytes).sum();
         if bytes > self.inner.batch_bytes_max {
-            return Err(AppendError::TooLarge { bytes, bytes_max: self.inner.batch_bytes_max });
+            return Err(AppendError::TooLarge {
+                bytes,
+                bytes_max: self.inner.batch_bytes_max,
+            });
         }
         let permit = self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
-        self.submit(Work::Internal { partition, pairs, reply }, bytes, Some(permit))?;
+        self.submit(
+            Work::Internal {
+                partition,
+                pairs,
+                reply,
+            },
+            bytes,
+            Some(permit),
+        )?;
         answer.await.unwrap_or(Err(AppendError::Closed))
     }
 
     /// Reads whole batches from `from`, at least one if there is any (KIP-74), then up to `bytes_max`.
     /// May read the disk: call from `spawn_blocking` where `from` is far behind.
-    pub fn fetch(&self, partition: &Partition, from: Offset, bytes_max: usize) -> Result<Fetched, FetchError> {
+    pub fn fetch(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Fetched, FetchError> {
         self.inner.reader.fetch(partition, from, bytes_max)
     }
 
     /// Decoded records from `from` on (compressed batches included), at most about `bytes_max` of
     /// batches. A batch that cannot be decoded is reported when it comes first.
-    pub fn read(&self, partition: &Partition, from: Offset, bytes_max: usize) -> Result<Vec<StoredRecord>, FetchError> {
+    pub fn read(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredRecord>, FetchError> {
         self.inner.reader.read(partition, from, bytes_max)
     }
 
     /// Offset and timestamp of the first record whose timestamp is >= `timestamp_ms`.
-    pub fn offset_for_time(&self, partition: &Partition, timestamp_ms: i64) -> Result<Option<(Offset, i64)>, FetchError> {
+    pub fn offset_for_time(
+        &self,
+        partition: &Partition,
+        timestamp_ms: i64,
+    ) -> Result<Option<(Offset, i64)>, FetchError> {
         self.inner.reader.offset_for_time(partition, timestamp_ms)
     }
 
     /// Offset and timestamp of the record with the largest timestamp (ListOffsets -3).
-    pub fn max_timestamp(&self, partition: &Partition) -> Result<Option<(Offset, i64)>, FetchError> {
+    pub fn max_timestamp(
+        &self,
+        partition: &Partition,
+    ) -> Result<Option<(Offset, i64)>, FetchError> {
         self.inner.reader.max_timestamp(partition)
     }
 
@@ -414,26 +552,44 @@ impl Log {
     }
 
     /// Durable when it returns.
-    pub async fn commit_offsets(&self, group: &str, commits: Vec<OffsetCommit>) -> Result<(), AppendError> {
+    pub async fn commit_offsets(
+        &self,
+        group: &str,
+        commits: Vec<OffsetCommit>,
+    ) -> Result<(), AppendError> {
         name_fits(group)?;
         let mut pairs = Vec::with_capacity(commits.len());
         for commit in &commits {
-            let pair = values::group_offset(group, commit.topic, commit.partition, &commit.committed);
+            let pair =
+                values::group_offset(group, commit.topic, commit.partition, &commit.committed);
             let (key, value) = pair.map_err(AppendError::Invalid)?;
             pairs.push((key, Some(value)));
         }
         self.append_internal(OFFSETS, pairs).await
     }
 
-    pub fn committed_offset(&self, group: &str, topic: TopicId, partition: i32) -> Option<CommittedOffset> {
-        self.inner.state.read().offsets.get(group)?.get(&(topic, partition)).cloned()
+    pub fn committed_offset(
+        &self,
+        group: &str,
+        topic: TopicId,
+        partition: i32,
+    ) -> Option<CommittedOffset> {
+        self.inner
+            .state
+            .read()
+            .offsets
+            .get(group)?
+            .get(&(topic, partition))
+            .cloned()
     }
 
     /// Every committed offset of a group.
     pub fn committed_offsets(&self, group: &str) -> Vec<(TopicId, i32, CommittedOffset)> {
         let tables = self.inner.state.read();
         let offsets = tables.offsets.get(group).into_iter().flatten();
-        offsets.map(|(&(topic, partition), committed)| (topic, partition, committed.clone())).collect()
+        offsets
+            .map(|(&(topic, partition), committed)| (topic, partition, committed.clone()))
+            .collect()
     }
 
     /// Groups that have committed an offset.
@@ -451,20 +607,37 @@ impl Log {
 
     /// Small durable settings of the rooms above (users, schemas): `kind` names the room, a `None`
     /// value deletes. Durable when it returns.
-    pub async fn put_setting(&self, kind: &str, key: &str, value: Option<Bytes>) -> Result<(), AppendError> {
+    pub async fn put_setting(
+        &self,
+        kind: &str,
+        key: &str,
+        value: Option<Bytes>,
+    ) -> Result<(), AppendError> {
         name_fits(kind)?;
-        let key = Key::Setting { kind: kind.to_owned(), key: key.to_owned() }.encode();
-        self.append_internal(METADATA, vec![(key, value.map(|value| value.to_vec()))]).await
+        let key = Key::Setting {
+            kind: kind.to_owned(),
+            key: key.to_owned(),
+        }
+        .encode();
+        self.append_internal(METADATA, vec![(key, value.map(|value| value.to_vec()))])
+            .await
     }
 
     pub fn setting(&self, kind: &str, key: &str) -> Option<Bytes> {
-        self.inner.state.read().settings.get(&(kind.to_owned(), key.to_owned())).cloned()
+        self.inner
+            .state
+            .read()
+            .settings
+            .get(&(kind.to_owned(), key.to_owned()))
+            .cloned()
     }
 
     /// Every setting of a kind, by key.
     pub fn settings(&self, kind: &str) -> Vec<(String, Bytes)> {
         let tables = self.inner.state.read();
         let from = tables.settings.range((kind.to_owned(), String::new())..);
-        from.take_while(|((k, _), _)| k == kind).map(|((_, key), value)| (key.clone(), value.clone())).collect()
+        from.take_while(|((k, _), _)| k == kind)
+            .map(|((_, key), value)| (key.clone(), value.clone()))
+            .collect()
     }
 }

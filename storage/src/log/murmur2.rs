@@ -27,7 +27,9 @@ pub fn murmur2(data: &[u8]) -> u32 {
 
 /// The partition of a key among `partitions`, as Kafka's default partitioner chooses it.
 pub fn partition_of(key: &[u8], partitions: usize) -> usize {
-    ((murmur2(key) & 0x7fff_ffff) as usize).checked_rem(partitions).unwrap_or(0)
+    ((murmur2(key) & 0x7fff_ffff) as usize)
+        .checked_rem(partitions)
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -42,12 +44,20 @@ mod tests {
             (b"foobar", -790_332_482),
             (b"a-little-bit-long-string", -985_981_536),
             (b"a-little-bit-longer-string", -1_486_304_829),
-            (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            (
+                b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+                -58_897_971,
+            ),
             (b"abc", 479_470_107),
             (b"", 275_646_681),
         ];
         for (key, hash) in known {
-            assert_eq!(murmur2(key) as i32, hash, "{}", String::from_utf8_lossy(key));
+            assert_eq!(
+                murmur2(key) as i32,
+                hash,
+                "{}",
+                String::from_utf8_lossy(key)
+            );
         }
     }
 }

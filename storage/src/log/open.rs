@@ -39,15 +39,29 @@ pub fn open(options: &LogOptions) -> Result<Opened, OpenError> {
     let lock = lock(&options.data_dir)?;
     let segments_dir = options.data_dir.join("segments");
     let disk: Arc<dyn Disk> =
-        Arc::new(RealDisk::open(&segments_dir).map_err(|source| OpenError::Directory { path: segments_dir, source })?);
+        Arc::new(
+            RealDisk::open(&segments_dir).map_err(|source| OpenError::Directory {
+                path: segments_dir,
+                source,
+            })?,
+        );
     let recovered = holdfast_wal::recover(&disk, wal_options(options))?;
     let mut damage = recovered.damage;
     let index_dir = options.data_dir.join("index");
     let index = open_index(&index_dir, &recovered.segments)?;
-    let mut catch_up = CatchUp { index: &index, producers: HashMap::new(), damage: &mut damage };
-    catch_up.run(&recovered.segments).map_err(|error| error.in_dir(&index_dir))?;
+    let mut catch_up = CatchUp {
+        index: &index,
+        producers: HashMap::new(),
+        damage: &mut damage,
+    };
+    catch_up
+        .run(&recovered.segments)
+        .map_err(|error| error.in_dir(&index_dir))?;
     let segments = Segments::default();
-    recovered.segments.iter().for_each(|segment| segments.insert(segment));
+    recovered
+        .segments
+        .iter()
+        .for_each(|segment| segments.insert(segment));
     for Damage { position, bytes } in &damage {
         tracing::error!(%position, bytes, "damage: these bytes were acknowledged and cannot be read");
     }
@@ -56,7 +70,16 @@ pub fn open(options: &LogOptions) -> Result<Opened, OpenError> {
     }
     let (state, internal) = restore(&index).map_err(|error| error.in_dir(&index_dir))?;
     let leader_epoch = i32::try_from(recovered.boot_epoch).unwrap_or(i32::MAX);
-    Ok(Opened { lock, index: Arc::new(index), segments, state, internal, writer: recovered.writer, leader_epoch, damage })
+    Ok(Opened {
+        lock,
+        index: Arc::new(index),
+        segments,
+        state,
+        internal,
+        writer: recovered.writer,
+        leader_epoch,
+        damage,
+    })
 }
 
 fn wal_options(options: &LogOptions) -> WalOptions {
@@ -70,10 +93,18 @@ fn wal_options(options: &LogOptions) -> WalOptions {
 }
 
 fn lock(data_dir: &Path) -> Result<File, OpenError> {
-    let failed = |source| OpenError::Directory { path: data_dir.to_path_buf(), source };
+    let failed = |source| OpenError::Directory {
+        path: data_dir.to_path_buf(),
+        source,
+    };
     fs::create_dir_all(data_dir).map_err(failed)?;
     let path = data_dir.join("LOCK");
-    let file = File::options().create(true).write(true).truncate(false).open(&path).map_err(failed)?;
+    let file = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked(data_dir.to_path_buf())),
@@ -94,7 +125,10 @@ fn open_index(path: &Path, segments: &[Arc<Segment>]) -> Result<Index, OpenError
     }
     tracing::warn!("the index does not belong to these segments and is rebuilt");
     drop(index);
-    fs::remove_dir_all(path).map_err(|source| OpenError::Directory { path: path.to_path_buf(), source })?;
+    fs::remove_dir_all(path).map_err(|source| OpenError::Directory {
+        path: path.to_path_buf(),
+        source,
+    })?;
     Index::open(path).map_err(failed)
 }
 
@@ -153,13 +187,24 @@ impl CatchUp<'_> {
     }
 
     /// A segment whose footer never got written: read it through and write one.
-    fn seal(&mut self, segment: &Segment, next: Option<&Arc<Segment>>) -> Result<(Footer, Batches), Failure> {
+    fn seal(
+        &mut self,
+        segment: &Segment,
+        next: Option<&Arc<Segment>>,
+    ) -> Result<(Footer, Batches), Failure> {
         let known_end = match next {
             Some(next) => groups_end_before(next, segment.id())?,
             None => None,
         };
         let scan = segment.scan(known_end)?;
-        self.damage.extend(scan.damage.iter().map(|&(offset, bytes)| Damage { position: Position { segment: segment.id(), offset }, bytes }));
+        self.damage
+            .extend(scan.damage.iter().map(|&(offset, bytes)| Damage {
+                position: Position {
+                    segment: segment.id(),
+                    offset,
+                },
+                bytes,
+            }));
         let mut batches = Batches::new();
         let mut touched: BTreeMap<(PartitionId, i64), ()> = BTreeMap::new();
         for entry in scan.groups.iter().flat_map(|group| &group.entries) {
@@ -167,8 +212,15 @@ impl CatchUp<'_> {
             for (header, position) in headers_in(segment, entry)? {
                 let base = Offset::new(header.base_offset).unwrap_or_default();
                 let bytes = u32::try_from(header.bytes).unwrap_or(u32::MAX);
-                let (last_delta, max_timestamp_ms) = (header.last_offset_delta, header.max_timestamp_ms);
-                batches.entry(id).or_default().push(BatchEntry { base, last_delta, position, bytes, max_timestamp_ms });
+                let (last_delta, max_timestamp_ms) =
+                    (header.last_offset_delta, header.max_timestamp_ms);
+                batches.entry(id).or_default().push(BatchEntry {
+                    base,
+                    last_delta,
+                    position,
+                    bytes,
+                    max_timestamp_ms,
+                });
                 if header.producer_id >= 0 {
                     self.producers_of(id)?.append(&header, base);
                     touched.insert((id, header.producer_id), ());
@@ -178,10 +230,17 @@ impl CatchUp<'_> {
         let mut producers = Vec::new();
         for (partition, producer_id) in touched.into_keys() {
             if let Some(producer) = self.producers_of(partition)?.get(producer_id).cloned() {
-                producers.push(ProducerEntry { partition, producer_id, producer });
+                producers.push(ProducerEntry {
+                    partition,
+                    producer_id,
+                    producer,
+                });
             }
         }
-        let partitions: Vec<(PartitionId, Vec<BatchEntry>)> = batches.iter().map(|(id, list)| (*id, list.clone())).collect();
+        let partitions: Vec<(PartitionId, Vec<BatchEntry>)> = batches
+            .iter()
+            .map(|(id, list)| (*id, list.clone()))
+            .collect();
         let (body, footer) = footer::encode(scan.end, &partitions, &producers);
         let last_sequence = scan.groups.last().map_or(0, |group| group.header.sequence);
         segment.seal(scan.end, last_sequence, &body)?;
@@ -208,12 +267,22 @@ fn producers_of(index: &Index, id: PartitionId) -> fjall::Result<Producers> {
 
 /// Footer and internal batches of a sealed segment; `None` if it has no footer, or a damaged one.
 fn sealed(segment: &Segment) -> Result<Option<(Footer, Batches)>, Failure> {
-    let Some((trailer, body)) = segment.footer()? else { return Ok(None) };
-    let Some(footer) = footer::decode(&body) else { return Ok(None) };
+    let Some((trailer, body)) = segment.footer()? else {
+        return Ok(None);
+    };
+    let Some(footer) = footer::decode(&body) else {
+        return Ok(None);
+    };
     let mut batches = Batches::new();
-    for info in footer.blocks.iter().filter(|info| info.partition == METADATA || info.partition == OFFSETS) {
+    for info in footer
+        .blocks
+        .iter()
+        .filter(|info| info.partition == METADATA || info.partition == OFFSETS)
+    {
         let at = info.block_position.saturating_sub(trailer.groups_end) as usize;
-        let block = body.get(at..at.saturating_add(info.block_bytes as usize)).unwrap_or_default();
+        let block = body
+            .get(at..at.saturating_add(info.block_bytes as usize))
+            .unwrap_or_default();
         match footer::decode_block(info.partition, block) {
             Some(list) => drop(batches.insert(info.partition, list)),
             None => return Ok(None),
@@ -236,13 +305,21 @@ fn headers_in(segment: &Segment, entry: &ScannedEntry) -> Result<Vec<(BatchHeade
 }
 
 fn damaged(segment: SegmentId, position: u32, reason: String) -> Failure {
-    WalError::Damaged { segment, position, reason }.into()
+    WalError::Damaged {
+        segment,
+        position,
+        reason,
+    }
+    .into()
 }
 
 /// Newest value of every key that the internal partitions got in one segment.
 fn metadata_changes(segment: &Segment, batches: &Batches) -> Result<MetadataChanges, Failure> {
     let mut changes = MetadataChanges::new();
-    for (&partition, list) in batches.iter().filter(|(id, _)| **id == METADATA || **id == OFFSETS) {
+    for (&partition, list) in batches
+        .iter()
+        .filter(|(id, _)| **id == METADATA || **id == OFFSETS)
+    {
         for entry in list {
             let mut bytes = vec![0; entry.bytes as usize];
             segment.read(entry.position, &mut bytes)?;
@@ -251,7 +328,10 @@ fn metadata_changes(segment: &Segment, batches: &Batches) -> Result<MetadataChan
             let header = BatchHeader::parse(&bytes).map_err(wrong)?;
             for stored in batch::records(&header, &bytes).map_err(wrong)? {
                 let key = stored.record.key.unwrap_or_default().to_vec();
-                changes.insert((partition, key), stored.record.value.map(|value| value.to_vec()));
+                changes.insert(
+                    (partition, key),
+                    stored.record.value.map(|value| value.to_vec()),
+                );
             }
         }
     }
@@ -265,7 +345,9 @@ fn restore(index: &Index) -> Result<(Arc<State>, Arc<Internal>), Failure> {
     for partition in [METADATA, OFFSETS] {
         for item in index.metadata(partition) {
             let (key, value) = item?;
-            state.apply(&key, Some(&value)).map_err(|reason| Failure::Other(OpenError::Metadata(reason)))?;
+            state
+                .apply(&key, Some(&value))
+                .map_err(|reason| Failure::Other(OpenError::Metadata(reason)))?;
         }
     }
     let mut partitions = vec![internal.metadata.clone(), internal.offsets.clone()];

@@ -5,7 +5,9 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 
 use holdfast_wal::{Segment, SegmentId};
 
@@ -67,7 +69,12 @@ pub struct WriterState {
 }
 
 impl Partition {
-    pub(crate) fn new(id: PartitionId, topic: TopicId, topic_name: String, index: i32) -> Partition {
+    pub(crate) fn new(
+        id: PartitionId,
+        topic: TopicId,
+        topic_name: String,
+        index: i32,
+    ) -> Partition {
         Partition {
             id,
             topic,
@@ -131,18 +138,28 @@ impl Partition {
         let Some(last) = batches.last() else { return };
         let mut hot = self.hot_mut();
         match hot.back_mut() {
-            Some(back) if back.segment.id() == segment.id() => back.batches.extend_from_slice(batches),
-            _ => hot.push_back(HotSegment { segment: segment.clone(), batches: batches.to_vec() }),
+            Some(back) if back.segment.id() == segment.id() => {
+                back.batches.extend_from_slice(batches)
+            }
+            _ => hot.push_back(HotSegment {
+                segment: segment.clone(),
+                batches: batches.to_vec(),
+            }),
         }
         drop(hot);
-        self.bytes.fetch_add(batches.iter().map(|b| u64::from(b.bytes)).sum(), Ordering::Relaxed);
-        self.high_watermark.fetch_max(last.end().value(), Ordering::AcqRel);
+        self.bytes.fetch_add(
+            batches.iter().map(|b| u64::from(b.bytes)).sum(),
+            Ordering::Relaxed,
+        );
+        self.high_watermark
+            .fetch_max(last.end().value(), Ordering::AcqRel);
         self.signal();
     }
 
     /// Takes over what the index knows of the partition, when the log is opened.
     pub(crate) fn restore(&self, high_watermark: Offset, bytes: u64, producers: Producers) {
-        self.high_watermark.fetch_max(high_watermark.value(), Ordering::AcqRel);
+        self.high_watermark
+            .fetch_max(high_watermark.value(), Ordering::AcqRel);
         self.bytes.store(bytes, Ordering::Relaxed);
         let mut writer = self.writer();
         writer.next = self.high_watermark();
@@ -157,7 +174,10 @@ impl Partition {
     /// A copy of one segment's batches, for the sealer.
     pub(crate) fn hot_batches(&self, segment: SegmentId) -> Vec<BatchEntry> {
         let hot = self.hot();
-        hot.iter().find(|hot| hot.segment.id() == segment).map(|hot| hot.batches.clone()).unwrap_or_default()
+        hot.iter()
+            .find(|hot| hot.segment.id() == segment)
+            .map(|hot| hot.batches.clone())
+            .unwrap_or_default()
     }
 
     pub(crate) fn add_watcher(&self, signal: &Arc<Signal>) {

@@ -43,21 +43,47 @@ pub enum Verdict {
 
 impl Producers {
     pub fn judge(&self, header: &BatchHeader) -> Result<Verdict, AppendError> {
-        let Some(producer) = self.by_id.get(&header.producer_id) else { return Ok(Verdict::Next) };
+        let Some(producer) = self.by_id.get(&header.producer_id) else {
+            return Ok(Verdict::Next);
+        };
         let (producer_id, got) = (header.producer_id, header.base_sequence);
         if header.producer_epoch < producer.epoch {
-            return Err(AppendError::ProducerFenced { producer_id, got: header.producer_epoch, current: producer.epoch });
+            return Err(AppendError::ProducerFenced {
+                producer_id,
+                got: header.producer_epoch,
+                current: producer.epoch,
+            });
         }
         if header.producer_epoch > producer.epoch {
             let fresh = got == 0 || producer.batches.is_empty();
-            return if fresh { Ok(Verdict::Next) } else { Err(AppendError::OutOfOrderSequence { producer_id, got, expected: 0 }) };
+            return if fresh {
+                Ok(Verdict::Next)
+            } else {
+                Err(AppendError::OutOfOrderSequence {
+                    producer_id,
+                    got,
+                    expected: 0,
+                })
+            };
         }
         let last = last_sequence(header);
-        if let Some(same) = producer.batches.iter().find(|b| b.first_sequence == got && b.last_sequence == last) {
+        if let Some(same) = producer
+            .batches
+            .iter()
+            .find(|b| b.first_sequence == got && b.last_sequence == last)
+        {
             return Ok(Verdict::Duplicate(same.base));
         }
-        match producer.batches.last().map(|b| next_sequence(b.last_sequence)) {
-            Some(expected) if expected != got => Err(AppendError::OutOfOrderSequence { producer_id, got, expected }),
+        match producer
+            .batches
+            .last()
+            .map(|b| next_sequence(b.last_sequence))
+        {
+            Some(expected) if expected != got => Err(AppendError::OutOfOrderSequence {
+                producer_id,
+                got,
+                expected,
+            }),
             _ => Ok(Verdict::Next),
         }
     }
@@ -74,7 +100,11 @@ impl Producers {
             producer.batches.remove(0);
         }
         let (first_sequence, last_sequence) = (header.base_sequence, last_sequence(header));
-        producer.batches.push(SequencedBatch { first_sequence, last_sequence, base });
+        producer.batches.push(SequencedBatch {
+            first_sequence,
+            last_sequence,
+            base,
+        });
         before
     }
 
@@ -136,15 +166,29 @@ mod tests {
             assert_eq!(producers.judge(&batch(0, i * 10, 10)), Ok(Verdict::Next));
             producers.append(&batch(0, i * 10, 10), offset(i64::from(i) * 10));
         }
-        assert_eq!(producers.judge(&batch(0, 20, 10)), Ok(Verdict::Duplicate(offset(20))));
-        assert_eq!(producers.judge(&batch(0, 60, 10)), Ok(Verdict::Duplicate(offset(60))));
-        let old = AppendError::OutOfOrderSequence { producer_id: 9, got: 10, expected: 70 };
+        assert_eq!(
+            producers.judge(&batch(0, 20, 10)),
+            Ok(Verdict::Duplicate(offset(20)))
+        );
+        assert_eq!(
+            producers.judge(&batch(0, 60, 10)),
+            Ok(Verdict::Duplicate(offset(60)))
+        );
+        let old = AppendError::OutOfOrderSequence {
+            producer_id: 9,
+            got: 10,
+            expected: 70,
+        };
         assert_eq!(producers.judge(&batch(0, 10, 10)), Err(old));
         assert!(producers.judge(&batch(0, 80, 1)).is_err());
         assert_eq!(producers.judge(&batch(1, 0, 1)), Ok(Verdict::Next));
         assert!(producers.judge(&batch(1, 5, 1)).is_err());
         producers.append(&batch(1, 0, 1), offset(70));
-        let fenced = AppendError::ProducerFenced { producer_id: 9, got: 0, current: 1 };
+        let fenced = AppendError::ProducerFenced {
+            producer_id: 9,
+            got: 0,
+            current: 1,
+        };
         assert_eq!(producers.judge(&batch(0, 70, 1)), Err(fenced));
     }
 

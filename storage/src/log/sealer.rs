@@ -35,7 +35,9 @@ pub type SealQueue = SyncSender<SealJob>;
 /// Starts the thread.
 pub fn start(index: Arc<Index>, state: Arc<State>) -> std::io::Result<(SealQueue, JoinHandle<()>)> {
     let (queue, jobs) = sync_channel(BACKLOG_SEGMENTS);
-    let thread = std::thread::Builder::new().name("log-sealer".into()).spawn(move || run(&jobs, &index, &state))?;
+    let thread = std::thread::Builder::new()
+        .name("log-sealer".into())
+        .spawn(move || run(&jobs, &index, &state))?;
     Ok((queue, thread))
 }
 
@@ -55,8 +57,12 @@ fn run(jobs: &Receiver<SealJob>, index: &Index, state: &State) {
 
 fn seal(job: &SealJob, index: &Index) -> Result<(), WalError> {
     let segment = &job.retired.segment;
-    let mut partitions: Vec<(PartitionId, Vec<BatchEntry>)> =
-        job.partitions.iter().map(|p| (p.id(), p.hot_batches(segment.id()))).filter(|(_, batches)| !batches.is_empty()).collect();
+    let mut partitions: Vec<(PartitionId, Vec<BatchEntry>)> = job
+        .partitions
+        .iter()
+        .map(|p| (p.id(), p.hot_batches(segment.id())))
+        .filter(|(_, batches)| !batches.is_empty())
+        .collect();
     partitions.sort_unstable_by_key(|(id, _)| *id);
     let (body, footer) = footer::encode(job.retired.groups_end, &partitions, &job.producers);
     segment.seal(job.retired.groups_end, job.retired.last_sequence, &body)?;

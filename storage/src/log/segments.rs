@@ -13,17 +13,27 @@ pub struct Segments {
 
 impl Segments {
     pub fn get(&self, id: SegmentId) -> Option<Arc<Segment>> {
-        self.open.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.open
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
     }
 
     /// Cheap if it is there already.
     pub fn insert(&self, segment: &Arc<Segment>) {
         if self.get(segment.id()).is_none() {
-            self.open.write().unwrap_or_else(PoisonError::into_inner).insert(segment.id(), segment.clone());
+            self.open
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(segment.id(), segment.clone());
         }
     }
 
     pub fn len(&self) -> usize {
-        self.open.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.open
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 }

@@ -43,13 +43,35 @@ pub struct Submission {
 
 /// What is to be done, and whom to tell.
 pub enum Work {
-    Batch { partition: Arc<Partition>, batch: Bytes, header: BatchHeader, reply: oneshot::Sender<Result<Appended, AppendError>> },
-    Records { partition: Arc<Partition>, records: EncodedRecords, reply: oneshot::Sender<Result<Appended, AppendError>> },
-    Scattered { partitions: Vec<Arc<Partition>>, records: EncodedRecords, reply: oneshot::Sender<Result<Vec<Offset>, AppendError>> },
+    Batch {
+        partition: Arc<Partition>,
+        batch: Bytes,
+        header: BatchHeader,
+        reply: oneshot::Sender<Result<Appended, AppendError>>,
+    },
+    Records {
+        partition: Arc<Partition>,
+        records: EncodedRecords,
+        reply: oneshot::Sender<Result<Appended, AppendError>>,
+    },
+    Scattered {
+        partitions: Vec<Arc<Partition>>,
+        records: EncodedRecords,
+        reply: oneshot::Sender<Result<Vec<Offset>, AppendError>>,
+    },
     /// Records of an internal partition.
-    Internal { partition: PartitionId, pairs: Vec<Pair>, reply: oneshot::Sender<Result<(), AppendError>> },
-    CreateTopic { new: NewTopic, reply: oneshot::Sender<Result<Arc<Topic>, CreateTopicError>> },
-    ProducerId { reply: oneshot::Sender<Result<ProducerId, AppendError>> },
+    Internal {
+        partition: PartitionId,
+        pairs: Vec<Pair>,
+        reply: oneshot::Sender<Result<(), AppendError>>,
+    },
+    CreateTopic {
+        new: NewTopic,
+        reply: oneshot::Sender<Result<Arc<Topic>, CreateTopicError>>,
+    },
+    ProducerId {
+        reply: oneshot::Sender<Result<ProducerId, AppendError>>,
+    },
 }
 
 /// Key and value of an internal record; `None` deletes.
@@ -75,10 +97,19 @@ pub struct Counters {
 
 /// An answer that waits for the fdatasync.
 enum Answer {
-    Appended(oneshot::Sender<Result<Appended, AppendError>>, Result<Appended, AppendError>),
-    Offsets(oneshot::Sender<Result<Vec<Offset>, AppendError>>, Vec<Offset>),
+    Appended(
+        oneshot::Sender<Result<Appended, AppendError>>,
+        Result<Appended, AppendError>,
+    ),
+    Offsets(
+        oneshot::Sender<Result<Vec<Offset>, AppendError>>,
+        Vec<Offset>,
+    ),
     Done(oneshot::Sender<Result<(), AppendError>>),
-    Topic(oneshot::Sender<Result<Arc<Topic>, CreateTopicError>>, Result<TopicId, CreateTopicError>),
+    Topic(
+        oneshot::Sender<Result<Arc<Topic>, CreateTopicError>>,
+        Result<TopicId, CreateTopicError>,
+    ),
     ProducerId(oneshot::Sender<Result<ProducerId, AppendError>>, ProducerId),
 }
 
@@ -155,7 +186,16 @@ pub struct SequencerParts {
 
 impl Sequencer {
     pub fn new(parts: SequencerParts) -> Sequencer {
-        let SequencerParts { state, internal, segments, counters, leader_epoch, batch_bytes_max, sealer, node } = parts;
+        let SequencerParts {
+            state,
+            internal,
+            segments,
+            counters,
+            leader_epoch,
+            batch_bytes_max,
+            sealer,
+            node,
+        } = parts;
         Sequencer {
             state,
             internal,
@@ -180,22 +220,46 @@ impl Sequencer {
     fn take(&mut self, submission: Submission) {
         self.permits.extend(submission.permit);
         match submission.work {
-            Work::Batch { partition, batch, header, reply } => {
+            Work::Batch {
+                partition,
+                batch,
+                header,
+                reply,
+            } => {
                 let result = self.place_batch(&partition, batch, &header);
                 self.answers.push(Answer::Appended(reply, result));
             }
-            Work::Records { partition, records, reply } => {
+            Work::Records {
+                partition,
+                records,
+                reply,
+            } => {
                 let base_offset = self.place_records(&partition, &records);
-                let appended = Appended { base_offset, log_start_offset: partition.log_start_offset() };
+                let appended = Appended {
+                    base_offset,
+                    log_start_offset: partition.log_start_offset(),
+                };
                 self.answers.push(Answer::Appended(reply, Ok(appended)));
             }
-            Work::Scattered { partitions, records, reply } => {
+            Work::Scattered {
+                partitions,
+                records,
+                reply,
+            } => {
                 let placed = partitions.iter().zip(records.iter());
-                let offsets = placed.map(|(partition, (timestamp, body))| self.place_record(partition, timestamp, body)).collect();
+                let offsets = placed
+                    .map(|(partition, (timestamp, body))| {
+                        self.place_record(partition, timestamp, body)
+                    })
+                    .collect();
                 self.records += records.len() as u64;
                 self.answers.push(Answer::Offsets(reply, offsets));
             }
-            Work::Internal { partition, pairs, reply } => {
+            Work::Internal {
+                partition,
+                pairs,
+                reply,
+            } => {
                 self.place_pairs(partition, pairs);
                 self.answers.push(Answer::Done(reply));
             }
@@ -215,16 +279,28 @@ impl Sequencer {
         }
     }
 
-    fn place_batch(&mut self, partition: &Arc<Partition>, batch: Bytes, header: &BatchHeader) -> Result<Appended, AppendError> {
+    fn place_batch(
+        &mut self,
+        partition: &Arc<Partition>,
+        batch: Bytes,
+        header: &BatchHeader,
+    ) -> Result<Appended, AppendError> {
         let mut writer = partition.writer();
         let log_start_offset = partition.log_start_offset();
         if header.producer_id >= 0 {
             if let Verdict::Duplicate(base_offset) = writer.producers.judge(header)? {
-                return Ok(Appended { base_offset, log_start_offset });
+                return Ok(Appended {
+                    base_offset,
+                    log_start_offset,
+                });
             }
             let base = writer.next;
             let before = writer.producers.append(header, base);
-            self.undo.push(Undo { partition: partition.clone(), producer_id: header.producer_id, before });
+            self.undo.push(Undo {
+                partition: partition.clone(),
+                producer_id: header.producer_id,
+                before,
+            });
         }
         let base = writer.next;
         writer.next = header.end_offset(base);
@@ -240,7 +316,10 @@ impl Sequencer {
             rest: batch.slice(batch::PREFIX_BYTES.min(batch.len())..),
         });
         self.records += u64::from(header.records);
-        Ok(Appended { base_offset: base, log_start_offset })
+        Ok(Appended {
+            base_offset: base,
+            log_start_offset,
+        })
     }
 
     fn place_records(&mut self, partition: &Arc<Partition>, records: &EncodedRecords) -> Offset {
@@ -250,60 +329,104 @@ impl Sequencer {
         let slot = slot(&mut self.slots, partition, &mut writer, base);
         let mut offset = base;
         for (timestamp_ms, body) in records.iter() {
-            slot.push(offset, timestamp_ms, body, self.batch_bytes_max, self.leader_epoch);
+            slot.push(
+                offset,
+                timestamp_ms,
+                body,
+                self.batch_bytes_max,
+                self.leader_epoch,
+            );
             offset = offset.plus(1);
         }
         self.records += records.len() as u64;
         base
     }
 
-    fn place_record(&mut self, partition: &Arc<Partition>, timestamp_ms: i64, body: &[u8]) -> Offset {
+    fn place_record(
+        &mut self,
+        partition: &Arc<Partition>,
+        timestamp_ms: i64,
+        body: &[u8],
+    ) -> Offset {
         let mut writer = partition.writer();
         let offset = writer.next;
         writer.next = offset.plus(1);
         let slot = slot(&mut self.slots, partition, &mut writer, offset);
-        slot.push(offset, timestamp_ms, body, self.batch_bytes_max, self.leader_epoch);
+        slot.push(
+            offset,
+            timestamp_ms,
+            body,
+            self.batch_bytes_max,
+            self.leader_epoch,
+        );
         offset
     }
 
     fn place_pairs(&mut self, id: PartitionId, pairs: Vec<Pair>) {
-        let Some(partition) = self.internal.get(id).cloned() else { return };
+        let Some(partition) = self.internal.get(id).cloned() else {
+            return;
+        };
         let mut records = EncodedRecords::default();
         for (key, value) in &pairs {
             let key = Some(Bytes::copy_from_slice(key));
             let value = value.as_deref().map(Bytes::copy_from_slice);
-            records.push(&super::types::Record { key, value, ..Default::default() });
+            records.push(&super::types::Record {
+                key,
+                value,
+                ..Default::default()
+            });
         }
         self.place_records(&partition, &records);
-        self.metadata.extend(pairs.into_iter().map(|pair| (id, pair)));
+        self.metadata
+            .extend(pairs.into_iter().map(|pair| (id, pair)));
     }
 
     /// Writes the node's counters, as they must be after a restart.
     fn place_node(&mut self) {
-        let node = NodeValue { next_producer: self.producers_reserved, ..self.node };
+        let node = NodeValue {
+            next_producer: self.producers_reserved,
+            ..self.node
+        };
         match values::encode(&node) {
-            Ok(value) => self.place_pairs(super::state::METADATA, vec![(Key::Node.encode(), Some(value))]),
+            Ok(value) => self.place_pairs(
+                super::state::METADATA,
+                vec![(Key::Node.encode(), Some(value))],
+            ),
             Err(error) => tracing::error!(%error, "encoding the node's counters"),
         }
     }
 
     fn create_topic(&mut self, new: NewTopic) -> Result<TopicId, CreateTopicError> {
-        if self.state.read().topics.contains_key(&new.name) || !self.new_names.insert(new.name.clone()) {
+        if self.state.read().topics.contains_key(&new.name)
+            || !self.new_names.insert(new.name.clone())
+        {
             return Err(CreateTopicError::Exists(new.name));
         }
         let first = self.node.next_partition;
         self.node.next_partition = first.saturating_add(u64::from(new.partitions));
         let id = TopicId(Uuid::new_v4());
         let partitions = (first..self.node.next_partition).collect();
-        let value = TopicValue { name: new.name, partitions, configs: new.configs };
+        let value = TopicValue {
+            name: new.name,
+            partitions,
+            configs: new.configs,
+        };
         let value = values::encode(&value).map_err(AppendError::Invalid)?;
-        self.place_pairs(super::state::METADATA, vec![(Key::Topic(id).encode(), Some(value))]);
+        self.place_pairs(
+            super::state::METADATA,
+            vec![(Key::Topic(id).encode(), Some(value))],
+        );
         self.place_node();
         Ok(id)
     }
 
     fn fill(&mut self, group: &mut Group) {
-        let prefixes = self.slots.iter().map(|slot| slot.ready.len() + 1).sum::<usize>() * batch::PREFIX_BYTES;
+        let prefixes = self
+            .slots
+            .iter()
+            .map(|slot| slot.ready.len() + 1)
+            .sum::<usize>()
+            * batch::PREFIX_BYTES;
         let mut scratch = BytesMut::with_capacity(prefixes);
         for slot in &mut self.slots {
             slot.close_open(self.leader_epoch);
@@ -321,7 +444,10 @@ impl Sequencer {
     /// Whatever was provisional is gone; the group's answers are handed out by the caller.
     fn roll_back(&mut self) {
         for undo in self.undo.drain(..).rev() {
-            undo.partition.writer().producers.restore(undo.producer_id, undo.before);
+            undo.partition
+                .writer()
+                .producers
+                .restore(undo.producer_id, undo.before);
         }
         for slot in self.slots.drain(..) {
             let mut writer = slot.partition.writer();
@@ -342,13 +468,24 @@ impl Sequencer {
             let mut position = position;
             for ready in &slot.ready {
                 let bytes = u32::try_from(ready.bytes).unwrap_or(u32::MAX);
-                let (base, last_delta, max_timestamp_ms) = (ready.base, ready.last_delta, ready.max_timestamp_ms);
-                batches.push(BatchEntry { base, last_delta, position, bytes, max_timestamp_ms });
+                let (base, last_delta, max_timestamp_ms) =
+                    (ready.base, ready.last_delta, ready.max_timestamp_ms);
+                batches.push(BatchEntry {
+                    base,
+                    last_delta,
+                    position,
+                    bytes,
+                    max_timestamp_ms,
+                });
                 position = position.saturating_add(bytes);
-                self.counters.payload_bytes.fetch_add(ready.bytes as u64, Ordering::Relaxed);
+                self.counters
+                    .payload_bytes
+                    .fetch_add(ready.bytes as u64, Ordering::Relaxed);
             }
             self.head.batches += batches.len();
-            self.counters.batches.fetch_add(batches.len() as u64, Ordering::Relaxed);
+            self.counters
+                .batches
+                .fetch_add(batches.len() as u64, Ordering::Relaxed);
             let mut writer = slot.partition.writer();
             writer.slot = None;
             let first_in_head = !std::mem::replace(&mut writer.in_head, true);
@@ -358,9 +495,13 @@ impl Sequencer {
                 self.head.partitions.push(slot.partition);
             }
         }
-        self.counters.written_bytes.fetch_add(placed.bytes, Ordering::Relaxed);
+        self.counters
+            .written_bytes
+            .fetch_add(placed.bytes, Ordering::Relaxed);
         self.counters.fdatasyncs.fetch_add(1, Ordering::Relaxed);
-        self.counters.records.fetch_add(std::mem::take(&mut self.records), Ordering::Relaxed);
+        self.counters
+            .records
+            .fetch_add(std::mem::take(&mut self.records), Ordering::Relaxed);
     }
 
     fn apply_metadata(&mut self) {
@@ -374,7 +515,10 @@ impl Sequencer {
 
     /// The state of a producer without what the open group would add.
     fn durable_producer(&self, partition: &Arc<Partition>, producer_id: i64) -> Option<Producer> {
-        let provisional = self.undo.iter().find(|u| u.producer_id == producer_id && Arc::ptr_eq(&u.partition, partition));
+        let provisional = self
+            .undo
+            .iter()
+            .find(|u| u.producer_id == producer_id && Arc::ptr_eq(&u.partition, partition));
         match provisional {
             Some(undo) => undo.before.clone(),
             None => partition.writer().producers.get(producer_id).cloned(),
@@ -385,7 +529,9 @@ impl Sequencer {
         for answer in self.answers.drain(..) {
             match answer {
                 Answer::Appended(reply, result) => drop(reply.send(failed_or(failure, result))),
-                Answer::Offsets(reply, offsets) => drop(reply.send(failed_or(failure, Ok(offsets)))),
+                Answer::Offsets(reply, offsets) => {
+                    drop(reply.send(failed_or(failure, Ok(offsets))))
+                }
                 Answer::Done(reply) => drop(reply.send(failed_or(failure, Ok(())))),
                 Answer::ProducerId(reply, id) => drop(reply.send(failed_or(failure, Ok(id)))),
                 Answer::Topic(reply, result) => {
@@ -404,7 +550,10 @@ impl Sequencer {
     }
 }
 
-fn failed_or<T>(failure: Option<&AppendError>, result: Result<T, AppendError>) -> Result<T, AppendError> {
+fn failed_or<T>(
+    failure: Option<&AppendError>,
+    result: Result<T, AppendError>,
+) -> Result<T, AppendError> {
     match failure {
         Some(error) => result.and(Err(error.clone())),
         None => result,
@@ -412,29 +561,59 @@ fn failed_or<T>(failure: Option<&AppendError>, result: Result<T, AppendError>) -
 }
 
 /// The partition's slot of the open group.
-fn slot<'a>(slots: &'a mut Vec<Slot>, partition: &Arc<Partition>, writer: &mut WriterState, first: Offset) -> &'a mut Slot {
+fn slot<'a>(
+    slots: &'a mut Vec<Slot>,
+    partition: &Arc<Partition>,
+    writer: &mut WriterState,
+    first: Offset,
+) -> &'a mut Slot {
     let index = *writer.slot.get_or_insert(slots.len());
     if index == slots.len() {
-        slots.push(Slot { partition: partition.clone(), first, ready: Vec::new(), open: None });
+        slots.push(Slot {
+            partition: partition.clone(),
+            first,
+            ready: Vec::new(),
+            open: None,
+        });
     }
     #[allow(clippy::indexing_slicing, reason = "the index was just made to exist")]
     &mut slots[index]
 }
 
 impl Slot {
-    fn push(&mut self, offset: Offset, timestamp_ms: i64, body: &[u8], batch_bytes_max: usize, leader_epoch: i32) {
-        let full = self.open.as_ref().is_some_and(|(_, open)| open.bytes() + body.len() + COALESCE_MARGIN_BYTES > batch_bytes_max);
+    fn push(
+        &mut self,
+        offset: Offset,
+        timestamp_ms: i64,
+        body: &[u8],
+        batch_bytes_max: usize,
+        leader_epoch: i32,
+    ) {
+        let full = self.open.as_ref().is_some_and(|(_, open)| {
+            open.bytes() + body.len() + COALESCE_MARGIN_BYTES > batch_bytes_max
+        });
         if full {
             self.close_open(leader_epoch);
         }
-        let (_, open) = self.open.get_or_insert_with(|| (offset, BatchBuilder::new(timestamp_ms, body.len())));
+        let (_, open) = self
+            .open
+            .get_or_insert_with(|| (offset, BatchBuilder::new(timestamp_ms, body.len())));
         open.push(timestamp_ms, body);
     }
 
     fn close_open(&mut self, leader_epoch: i32) {
-        let Some((base, builder)) = self.open.take() else { return };
+        let Some((base, builder)) = self.open.take() else {
+            return;
+        };
         let (rest, records, max_timestamp_ms) = builder.finish(base, leader_epoch);
-        self.ready.push(Ready { base, last_delta: records.saturating_sub(1), max_timestamp_ms, bytes: rest.len(), prefix: None, rest });
+        self.ready.push(Ready {
+            base,
+            last_delta: records.saturating_sub(1),
+            max_timestamp_ms,
+            bytes: rest.len(),
+            prefix: None,
+            rest,
+        });
     }
 }
 
@@ -463,7 +642,9 @@ impl WalSequencer for Sequencer {
         if let Some(placed) = placed {
             self.segments.insert(&placed.segment);
             for undo in self.undo.drain(..) {
-                self.head.producers.insert((undo.partition.id(), undo.producer_id), undo.partition);
+                self.head
+                    .producers
+                    .insert((undo.partition.id(), undo.producer_id), undo.partition);
             }
             self.publish(placed);
             self.apply_metadata();
@@ -501,11 +682,20 @@ impl WalSequencer for Sequencer {
             .iter()
             .filter_map(|(&(id, producer_id), partition)| {
                 let producer = self.durable_producer(partition, producer_id)?;
-                Some(ProducerEntry { partition: id, producer_id, producer })
+                Some(ProducerEntry {
+                    partition: id,
+                    producer_id,
+                    producer,
+                })
             })
             .collect();
         producers.sort_unstable_by_key(|entry| (entry.partition, entry.producer_id));
-        let job = SealJob { retired, partitions: head.partitions, producers, metadata: head.metadata };
+        let job = SealJob {
+            retired,
+            partitions: head.partitions,
+            producers,
+            metadata: head.metadata,
+        };
         // The sealer is gone only after it failed, and then the segment is sealed at the next start.
         let _ = self.sealer.send(job);
     }

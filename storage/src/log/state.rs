@@ -29,11 +29,16 @@ impl Internal {
     pub fn new() -> Internal {
         let nowhere = TopicId(uuid::Uuid::nil());
         let partition = |id, name: &str| Arc::new(Partition::new(id, nowhere, name.to_owned(), 0));
-        Internal { metadata: partition(METADATA, "__metadata"), offsets: partition(OFFSETS, "__offsets") }
+        Internal {
+            metadata: partition(METADATA, "__metadata"),
+            offsets: partition(OFFSETS, "__offsets"),
+        }
     }
 
     pub fn get(&self, id: PartitionId) -> Option<&Arc<Partition>> {
-        [&self.metadata, &self.offsets].into_iter().find(|partition| partition.id() == id)
+        [&self.metadata, &self.offsets]
+            .into_iter()
+            .find(|partition| partition.id() == id)
     }
 }
 
@@ -71,7 +76,9 @@ impl State {
     /// Takes a durable record of an internal partition over.
     pub fn apply(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), String> {
         // A key of a later version is kept in the log and left alone here.
-        let Some(key) = Key::decode(key) else { return Ok(()) };
+        let Some(key) = Key::decode(key) else {
+            return Ok(());
+        };
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         match (key, value) {
             (Key::Topic(id), Some(value)) => {
@@ -79,7 +86,8 @@ impl State {
                 if value.partitions.is_empty() {
                     return Err(format!("topic {} has no partitions", value.name));
                 }
-                let ids: Vec<PartitionId> = value.partitions.iter().map(|&id| PartitionId(id)).collect();
+                let ids: Vec<PartitionId> =
+                    value.partitions.iter().map(|&id| PartitionId(id)).collect();
                 let topic = Arc::new(Topic::new(id, &value.name, &ids, value.configs));
                 tables.topics.insert(value.name, topic.clone());
                 tables.by_id.insert(id, topic);
@@ -90,18 +98,38 @@ impl State {
                 }
             }
             (Key::Setting { kind, key }, Some(value)) => {
-                tables.settings.insert((kind, key), Bytes::copy_from_slice(value));
+                tables
+                    .settings
+                    .insert((kind, key), Bytes::copy_from_slice(value));
             }
             (Key::Setting { kind, key }, None) => {
                 tables.settings.remove(&(kind, key));
             }
             (Key::Node, Some(value)) => tables.node = Some(values::decode(value)?),
             (Key::Node, None) => {}
-            (Key::GroupOffset { group, topic, partition }, Some(value)) => {
+            (
+                Key::GroupOffset {
+                    group,
+                    topic,
+                    partition,
+                },
+                Some(value),
+            ) => {
                 let committed = values::decode(value)?;
-                tables.offsets.entry(group).or_default().insert((topic, partition), committed);
+                tables
+                    .offsets
+                    .entry(group)
+                    .or_default()
+                    .insert((topic, partition), committed);
             }
-            (Key::GroupOffset { group, topic, partition }, None) => {
+            (
+                Key::GroupOffset {
+                    group,
+                    topic,
+                    partition,
+                },
+                None,
+            ) => {
                 if let Some(offsets) = tables.offsets.get_mut(&group) {
                     offsets.remove(&(topic, partition));
                     if offsets.is_empty() {

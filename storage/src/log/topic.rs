@@ -24,10 +24,23 @@ pub struct Topic {
 }
 
 impl Topic {
-    pub(crate) fn new(id: TopicId, name: &str, ids: &[PartitionId], configs: Vec<(String, String)>) -> Topic {
-        let partition = |(index, &partition): (i32, &PartitionId)| Arc::new(Partition::new(partition, id, name.to_owned(), index));
+    pub(crate) fn new(
+        id: TopicId,
+        name: &str,
+        ids: &[PartitionId],
+        configs: Vec<(String, String)>,
+    ) -> Topic {
+        let partition = |(index, &partition): (i32, &PartitionId)| {
+            Arc::new(Partition::new(partition, id, name.to_owned(), index))
+        };
         let partitions = (0..).zip(ids).map(partition).collect();
-        Topic { id, name: name.to_owned(), partitions, configs, turn: AtomicUsize::new(0) }
+        Topic {
+            id,
+            name: name.to_owned(),
+            partitions,
+            configs,
+            turn: AtomicUsize::new(0),
+        }
     }
 
     pub fn id(&self) -> TopicId {
@@ -55,7 +68,10 @@ impl Topic {
             Some(key) => murmur2::partition_of(key, count),
             None => self.turn.fetch_add(1, Ordering::Relaxed) % count,
         };
-        #[allow(clippy::indexing_slicing, reason = "both ways choose below the count, and no topic is without partitions")]
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "both ways choose below the count, and no topic is without partitions"
+        )]
         &self.partitions[index]
     }
 
@@ -67,7 +83,12 @@ impl Topic {
 
 /// Judges a topic before it is created.
 pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
-    let invalid = |reason| Err(CreateTopicError::InvalidName { name: new.name.clone(), reason });
+    let invalid = |reason| {
+        Err(CreateTopicError::InvalidName {
+            name: new.name.clone(),
+            reason,
+        })
+    };
     if new.name.is_empty() {
         return invalid("it is empty");
     }
@@ -77,14 +98,24 @@ pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
     if new.name == "." || new.name == ".." {
         return invalid("\".\" and \"..\" are not allowed");
     }
-    if !new.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+    if !new
+        .name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    {
         return invalid("only letters, digits, '.', '_' and '-' are allowed");
     }
     if !(1..=PARTITIONS_MAX).contains(&new.partitions) {
         return Err(CreateTopicError::InvalidPartitions(new.partitions));
     }
     for (key, value) in &new.configs {
-        let invalid = |reason| Err(CreateTopicError::InvalidConfig { key: key.clone(), value: value.clone(), reason });
+        let invalid = |reason| {
+            Err(CreateTopicError::InvalidConfig {
+                key: key.clone(),
+                value: value.clone(),
+                reason,
+            })
+        };
         if !TOPIC_CONFIGS.contains(&key.as_str()) {
             return invalid("Kafka has no such topic configuration");
         }
@@ -135,17 +166,36 @@ mod tests {
 
     #[test]
     fn names_and_configs_are_judged_as_kafka_does() {
-        let topic = |name: &str| NewTopic { name: name.into(), partitions: 1, configs: Vec::new() };
+        let topic = |name: &str| NewTopic {
+            name: name.into(),
+            partitions: 1,
+            configs: Vec::new(),
+        };
         for good in ["a", "telemetry.raw", "A_b-9", &"x".repeat(249)] {
             assert_eq!(validate(&topic(good)), Ok(()), "{good}");
         }
         for bad in ["", ".", "..", "a/b", "ä", "a b", &"x".repeat(250)] {
-            assert!(matches!(validate(&topic(bad)), Err(CreateTopicError::InvalidName { .. })), "{bad}");
+            assert!(
+                matches!(
+                    validate(&topic(bad)),
+                    Err(CreateTopicError::InvalidName { .. })
+                ),
+                "{bad}"
+            );
         }
-        let with = |key: &str, value: &str| NewTopic { configs: vec![(key.into(), value.into())], ..topic("t") };
+        let with = |key: &str, value: &str| NewTopic {
+            configs: vec![(key.into(), value.into())],
+            ..topic("t")
+        };
         assert_eq!(validate(&with("retention.ms", "1000")), Ok(()));
         assert!(validate(&with("retention.hours", "1")).is_err());
         assert!(validate(&with("message.timestamp.type", "LogAppendTime")).is_err());
-        assert!(validate(&NewTopic { partitions: 0, ..topic("t") }).is_err());
+        assert!(
+            validate(&NewTopic {
+                partitions: 0,
+                ..topic("t")
+            })
+            .is_err()
+        );
     }
 }

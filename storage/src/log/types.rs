@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Position of a record in its partition. Never negative.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Offset(i64);
 
@@ -78,7 +80,10 @@ pub struct Header {
 
 impl Header {
     pub fn new(name: impl Into<Bytes>, value: impl Into<Bytes>) -> Header {
-        Header { name: name.into(), value: Some(value.into()) }
+        Header {
+            name: name.into(),
+            value: Some(value.into()),
+        }
     }
 }
 

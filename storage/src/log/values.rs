@@ -36,9 +36,16 @@ pub struct NodeValue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
     Topic(TopicId),
-    Setting { kind: String, key: String },
+    Setting {
+        kind: String,
+        key: String,
+    },
     Node,
-    GroupOffset { group: String, topic: TopicId, partition: i32 },
+    GroupOffset {
+        group: String,
+        topic: TopicId,
+        partition: i32,
+    },
 }
 
 impl Key {
@@ -55,7 +62,11 @@ impl Key {
                 out.extend_from_slice(key.as_bytes());
             }
             Key::Node => out.push(NODE),
-            Key::GroupOffset { group, topic, partition } => {
+            Key::GroupOffset {
+                group,
+                topic,
+                partition,
+            } => {
                 out.push(GROUP_OFFSET);
                 put_text(&mut out, group);
                 out.extend_from_slice(topic.0.as_bytes());
@@ -72,14 +83,21 @@ impl Key {
             TOPIC => Some(Key::Topic(TopicId(Uuid::from_slice(rest).ok()?))),
             SETTING => {
                 let (kind, key) = take_text(rest)?;
-                Some(Key::Setting { kind, key: String::from_utf8(key.to_vec()).ok()? })
+                Some(Key::Setting {
+                    kind,
+                    key: String::from_utf8(key.to_vec()).ok()?,
+                })
             }
             NODE => rest.is_empty().then_some(Key::Node),
             GROUP_OFFSET => {
                 let (group, rest) = take_text(rest)?;
                 let (topic, partition) = rest.split_first_chunk::<16>()?;
                 let partition = i32::from_be_bytes(partition.try_into().ok()?);
-                Some(Key::GroupOffset { group, topic: TopicId(Uuid::from_bytes(*topic)), partition })
+                Some(Key::GroupOffset {
+                    group,
+                    topic: TopicId(Uuid::from_bytes(*topic)),
+                    partition,
+                })
             }
             _ => None,
         }
@@ -102,24 +120,37 @@ fn take_text(bytes: &[u8]) -> Option<(String, &[u8])> {
 
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
     let mut out = vec![VERSION];
-    bincode::serde::encode_into_std_write(value, &mut out, standard()).map_err(|e| e.to_string())?;
+    bincode::serde::encode_into_std_write(value, &mut out, standard())
+        .map_err(|e| e.to_string())?;
     Ok(out)
 }
 
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     match bytes.split_first() {
         Some((&VERSION, body)) => {
-            let (value, _) = bincode::serde::decode_from_slice(body, standard()).map_err(|e| e.to_string())?;
+            let (value, _) =
+                bincode::serde::decode_from_slice(body, standard()).map_err(|e| e.to_string())?;
             Ok(value)
         }
-        Some((&version, _)) => Err(format!("value has version {version}; this program reads up to {VERSION}")),
+        Some((&version, _)) => Err(format!(
+            "value has version {version}; this program reads up to {VERSION}"
+        )),
         None => Err("empty value".into()),
     }
 }
 
 /// The pair that keeps a group's offset.
-pub fn group_offset(group: &str, topic: TopicId, partition: i32, committed: &CommittedOffset) -> Result<(Vec<u8>, Vec<u8>), String> {
-    let key = Key::GroupOffset { group: group.to_owned(), topic, partition };
+pub fn group_offset(
+    group: &str,
+    topic: TopicId,
+    partition: i32,
+    committed: &CommittedOffset,
+) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let key = Key::GroupOffset {
+        group: group.to_owned(),
+        topic,
+        partition,
+    };
     Ok((key.encode(), encode(committed)?))
 }
 
@@ -135,20 +166,36 @@ mod tests {
 
     #[test]
     fn value_bytes_are_a_promise() {
-        let topic = TopicValue { name: "a".into(), partitions: vec![16, 300], configs: vec![("k".into(), "v".into())] };
+        let topic = TopicValue {
+            name: "a".into(),
+            partitions: vec![16, 300],
+            configs: vec![("k".into(), "v".into())],
+        };
         let bytes = encode(&topic).unwrap();
         assert_eq!(hex(&bytes), "0101610210fb2c0101016b0176");
         assert_eq!(decode::<TopicValue>(&bytes).unwrap(), topic);
-        let node = NodeValue { cluster_id: Uuid::from_u128(1), next_partition: 17, next_producer: 1000 };
+        let node = NodeValue {
+            cluster_id: Uuid::from_u128(1),
+            next_partition: 17,
+            next_producer: 1000,
+        };
         let bytes = encode(&node).unwrap();
         assert_eq!(hex(&bytes), "01100000000000000000000000000000000111fbd007");
         assert_eq!(decode::<NodeValue>(&bytes).unwrap(), node);
-        let committed =
-            CommittedOffset { offset: Offset::new(5).unwrap(), leader_epoch: -1, metadata: "m".into(), commit_timestamp_ms: 2 };
+        let committed = CommittedOffset {
+            offset: Offset::new(5).unwrap(),
+            leader_epoch: -1,
+            metadata: "m".into(),
+            commit_timestamp_ms: 2,
+        };
         let bytes = encode(&committed).unwrap();
         assert_eq!(hex(&bytes), "010a01016d04");
         assert_eq!(decode::<CommittedOffset>(&bytes).unwrap(), committed);
-        assert!(decode::<NodeValue>(&[2, 0]).unwrap_err().contains("version 2"));
+        assert!(
+            decode::<NodeValue>(&[2, 0])
+                .unwrap_err()
+                .contains("version 2")
+        );
     }
 
     #[test]
@@ -157,8 +204,15 @@ mod tests {
         for key in [
             Key::Topic(topic),
             Key::Node,
-            Key::Setting { kind: "auth.client".into(), key: "demo".into() },
-            Key::GroupOffset { group: "g".into(), topic, partition: 3 },
+            Key::Setting {
+                kind: "auth.client".into(),
+                key: "demo".into(),
+            },
+            Key::GroupOffset {
+                group: "g".into(),
+                topic,
+                partition: 3,
+            },
         ] {
             let bytes = key.encode();
             assert_eq!(Key::decode(&bytes), Some(key));

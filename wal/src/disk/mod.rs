@@ -67,7 +67,11 @@ pub fn read_exact_at(file: &dyn DiskFile, mut buf: &mut [u8], mut position: u64)
 const IOV_MAX: usize = 1024;
 
 /// Writes every byte of `bufs`, going on after short writes.
-pub fn write_all_vectored_at(file: &dyn DiskFile, bufs: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
+pub fn write_all_vectored_at(
+    file: &dyn DiskFile,
+    bufs: &mut [IoSlice<'_>],
+    mut position: u64,
+) -> io::Result<()> {
     let mut rest = bufs;
     while !rest.is_empty() {
         let some = rest.get(..rest.len().min(IOV_MAX)).unwrap_or_default();

@@ -23,7 +23,10 @@ impl RealDisk {
         let path = path.as_ref().to_path_buf();
         fs::create_dir_all(&path)?;
         let directory = File::open(&path)?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if let Some(parent) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
             File::open(parent)?.sync_all()?;
         }
         Ok(RealDisk { path, directory })
@@ -43,7 +46,12 @@ impl Disk for RealDisk {
 
     fn create(&self, name: &str, capacity: u64) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.path.join(name);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)?;
         if let Err(error) = fallocate(&file, FallocateFlags::empty(), 0, capacity) {
             // A file that could not be filled must not look like a segment later.
             let _ = fs::remove_file(&path);
@@ -53,7 +61,10 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 

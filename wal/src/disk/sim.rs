@@ -105,7 +105,9 @@ impl SimDisk {
             pending_names: Vec::new(),
             syncs: 0,
         };
-        SimDisk { state: Arc::new(Mutex::new(state)) }
+        SimDisk {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     /// From now on operations fail with these chances.
@@ -122,7 +124,8 @@ impl SimDisk {
     pub fn crash(&self) {
         let mut state = self.lock();
         let state = &mut *state;
-        let kept = usize::try_from(state.random.below(state.pending_names.len() as u64 + 1)).unwrap_or(0);
+        let kept =
+            usize::try_from(state.random.below(state.pending_names.len() as u64 + 1)).unwrap_or(0);
         for change in state.pending_names.drain(..).take(kept) {
             change.apply(&mut state.durable_names);
         }
@@ -131,7 +134,14 @@ impl SimDisk {
             let mut file = lock(file);
             file.lose_pending(&mut state.random);
             let bytes = file.durable.clone();
-            survivors.insert(name.clone(), Arc::new(Mutex::new(FileState { live: bytes.clone(), durable: bytes, pending: Vec::new() })));
+            survivors.insert(
+                name.clone(),
+                Arc::new(Mutex::new(FileState {
+                    live: bytes.clone(),
+                    durable: bytes,
+                    pending: Vec::new(),
+                })),
+            );
         }
         state.durable_names = survivors.clone();
         state.names = survivors;
@@ -140,9 +150,14 @@ impl SimDisk {
     /// Rot: flips one bit of what is on disk. Returns whether the file has that bit.
     pub fn flip_bit(&self, name: &str, bit: u64) -> bool {
         let state = self.lock();
-        let Some(file) = state.names.get(name) else { return false };
+        let Some(file) = state.names.get(name) else {
+            return false;
+        };
         let mut file = lock(file);
-        let (byte, mask) = (usize::try_from(bit / 8).unwrap_or(usize::MAX), 1_u8 << (bit % 8));
+        let (byte, mask) = (
+            usize::try_from(bit / 8).unwrap_or(usize::MAX),
+            1_u8 << (bit % 8),
+        );
         let mut found = false;
         let FileState { live, durable, .. } = &mut *file;
         for bytes in [live, durable] {
@@ -189,7 +204,10 @@ impl State {
     }
 
     fn find(&self, name: &str) -> io::Result<Shared> {
-        self.names.get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.names
+            .get(name)
+            .cloned()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -268,14 +286,24 @@ impl Disk for SimDisk {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let zeros = vec![0; usize::try_from(capacity).unwrap_or(0)];
-        let file = Arc::new(Mutex::new(FileState { live: zeros.clone(), durable: zeros, pending: Vec::new() }));
+        let file = Arc::new(Mutex::new(FileState {
+            live: zeros.clone(),
+            durable: zeros,
+            pending: Vec::new(),
+        }));
         state.change_names(NameChange::Put(name.to_owned(), file.clone()));
-        Ok(Arc::new(SimFile { disk: self.clone(), file }))
+        Ok(Arc::new(SimFile {
+            disk: self.clone(),
+            file,
+        }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.lock().find(name)?;
-        Ok(Arc::new(SimFile { disk: self.clone(), file }))
+        Ok(Arc::new(SimFile {
+            disk: self.clone(),
+            file,
+        }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -316,7 +344,9 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
         let file = lock(&self.file);
-        let from = usize::try_from(position).unwrap_or(usize::MAX).min(file.live.len());
+        let from = usize::try_from(position)
+            .unwrap_or(usize::MAX)
+            .min(file.live.len());
         let rest = file.live.get(from..).unwrap_or_default();
         let n = rest.len().min(buf.len());
         if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {

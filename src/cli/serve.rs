@@ -1,0 +1,44 @@
+//! `holdfast serve`: the node in the foreground until a signal.
+
+use clap::Args;
+
+use super::error::CliError;
+use super::lifecycle::{self, Signals};
+use super::notify::Supervisor;
+use super::{DoorArgs, NodeArgs, VERSION, logging};
+use crate::config::Config;
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    #[command(flatten)]
+    pub(super) doors: DoorArgs,
+}
+
+pub(super) fn run(arguments: &ServeArgs) -> Result<(), CliError> {
+    let config = arguments.node.load(Some(&arguments.doors))?.config;
+    logging::init(&config.logging);
+    tracing::info!(
+        "holdfast {VERSION}, data in {}",
+        config.node.data_dir.display()
+    );
+    let runtime = lifecycle::runtime(&config.node)?;
+    lifecycle::block_on(runtime, serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), CliError> {
+    let mut signals = Signals::install()?;
+    let supervisor = Supervisor::from_env();
+    let Some(node) = lifecycle::start(config, &mut signals, &supervisor).await? else {
+        return Ok(());
+    };
+    // Whoever started us may not read our stdout; that is no reason not to serve.
+    if lifecycle::announce(&node, &supervisor).is_err() {
+        tracing::warn!("nobody reads stdout");
+    }
+    let name = signals.next().await;
+    tracing::info!("{name}: stopping");
+    lifecycle::stop(node.stop(), &mut signals, &supervisor).await;
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! The sections that belong to no room: the node itself, its log, and what it writes to stderr.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Smaller segments would consist of headers and footers.
+const SEGMENT_BYTES_MIN: usize = 1 << 20;
+
+/// `[node]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeConfig {
+    /// Everything the node keeps. Default `/var/lib/holdfast`.
+    pub data_dir: PathBuf,
+    /// Threads of the async runtime; 0 takes one per core, at least 2. Default 0.
+    pub worker_threads: usize,
+}
+
+impl Default for NodeConfig {
+    fn default() -> NodeConfig {
+        NodeConfig {
+            data_dir: PathBuf::from("/var/lib/holdfast"),
+            worker_threads: 0,
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// When an append counts as done. Default `fsync`.
+    pub durability: Durability,
+    /// Bytes submitted and not yet durable, over all doors; more waits. Default 64 MiB.
+    pub in_flight_bytes_max: usize,
+    /// Size at which a segment of the wal is sealed. Default 64 MiB.
+    pub segment_bytes: u32,
+    /// Largest accepted record batch in bytes (Kafka's `message.max.bytes`). Default 1 MiB + 12 B.
+    pub batch_bytes_max: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        LogConfig {
+            durability: Durability::Fsync,
+            in_flight_bytes_max: 64 << 20,
+            segment_bytes: 64 << 20,
+            batch_bytes_max: (1 << 20) + 12,
+        }
+    }
+}
+
+impl LogConfig {
+    /// Bounds that the log's own arithmetic needs. The sentence begins with the key.
+    pub(super) fn validate(&self) -> Result<(), String> {
+        let segment_bytes = usize::try_from(self.segment_bytes).unwrap_or(usize::MAX);
+        if segment_bytes < SEGMENT_BYTES_MIN {
+            return Err(format!(
+                "log.segment_bytes is {segment_bytes}: at least {SEGMENT_BYTES_MIN} are needed"
+            ));
+        }
+        if self.batch_bytes_max > segment_bytes / 2 {
+            return Err(format!(
+                "log.batch_bytes_max is {}: at most half of log.segment_bytes ({}) is possible",
+                self.batch_bytes_max,
+                segment_bytes / 2
+            ));
+        }
+        if self.in_flight_bytes_max < self.batch_bytes_max {
+            return Err(format!(
+                "log.in_flight_bytes_max is {}: at least log.batch_bytes_max ({}) is needed",
+                self.in_flight_bytes_max, self.batch_bytes_max
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What stands between an append and its acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Durability {
+    /// The fdatasync that covers its bytes has returned.
+    Fsync,
+}
+
+/// `[logging]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoggingConfig {
+    /// Default `human`.
+    pub format: LogFormat,
+    /// Default `info`. The variable `RUST_LOG`, where set, wins and can name modules.
+    pub level: LogLevel,
+}
+
+impl Default for LoggingConfig {
+    fn default() -> LoggingConfig {
+        LoggingConfig {
+            format: LogFormat::Human,
+            level: LogLevel::Info,
+        }
+    }
+}
+
+/// How a line of the node's own log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+/// The least important event that is still written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Who may use a route: the token of the API, and the rule for the speedometer's open routes.
+//!
+//! A request without a token is let through only where the configuration says so, or on the speed routes
+//! of a loopback listener. Even then it must not come from a foreign web page: a page that the operator
+//! happens to open could otherwise talk to the node behind their back, directly (`Origin`) or by letting
+//! its own name resolve to 127.0.0.1 (`Host`).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::errors::ApiError;
+use crate::auth::{Auth, Principal, TokenError};
+
+/// Client id of a request that was let through without a token.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// The two ends of the connection a request came over; an extension of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub listener: SocketAddr,
+}
+
+pub(super) struct Access {
+    pub(super) auth: Auth,
+    /// `http.allow_anonymous`.
+    pub(super) allow_anonymous: bool,
+    /// `speed.allow_anonymous`: said explicitly, also for listeners that others can reach.
+    pub(super) speed_allow_anonymous: bool,
+}
+
+impl Access {
+    /// The client behind an `Authorization` header, or anonymous where that is allowed.
+    fn judge(
+        &self,
+        headers: &HeaderMap,
+        peer: Peer,
+        anonymous_allowed: bool,
+    ) -> Result<Principal, ApiError> {
+        if let Some(value) = headers.get(header::AUTHORIZATION) {
+            let token = value.to_str().ok().and_then(bearer).ok_or_else(|| {
+                ApiError::unauthorized(
+                    "the Authorization header must be: Bearer <token from POST /auth>",
+                )
+            })?;
+            return self
+                .auth
+                .verify_token(token)
+                .map_err(|refused| ApiError::unauthorized(refused.to_string()));
+        }
+        if !anonymous_allowed {
+            return Err(ApiError::unauthorized(
+                "a token is needed: POST /auth gives one, send it as Authorization: Bearer",
+            ));
+        }
+        if !same_site(headers, peer) {
+            return Err(ApiError::unauthorized(
+                "a request made by a page from another site needs a token",
+            ));
+        }
+        Ok(Principal {
+            client_id: ANONYMOUS.to_owned(),
+        })
+    }
+
+    fn for_api(&self, headers: &HeaderMap, peer: Peer) -> Result<Principal, ApiError> {
+        self.judge(headers, peer, self.allow_anonymous)
+    }
+
+    pub(super) fn for_speed(&self, headers: &HeaderMap, peer: Peer) -> Result<Principal, ApiError> {
+        let open =
+            self.allow_anonymous || self.speed_allow_anonymous || peer.listener.ip().is_loopback();
+        self.judge(headers, peer, open)
+    }
+
+    /// Whether a live socket of this request may go without a token.
+    pub(super) fn anonymous_socket(&self, headers: &HeaderMap, peer: Peer) -> bool {
+        self.allow_anonymous && same_site(headers, peer)
+    }
+
+    pub(super) fn check_token(&self, token: &str) -> Result<(), TokenError> {
+        self.auth.verify_token(token).map(|_| ())
+    }
+}
+
+/// Middleware of the routes that need the token; leaves the [`Principal`] as an extension.
+pub(super) async fn require_token(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let judged = peer_of(&request).and_then(|peer| access.for_api(request.headers(), peer));
+    admit(judged, request, next).await
+}
+
+/// Middleware of the speed routes; leaves the [`Principal`] as an extension.
+pub(super) async fn require_speed_access(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let judged = peer_of(&request).and_then(|peer| access.for_speed(request.headers(), peer));
+    admit(judged, request, next).await
+}
+
+async fn admit(judged: Result<Principal, ApiError>, mut request: Request, next: Next) -> Response {
+    match judged {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
+        Err(refused) => refused.into_response(),
+    }
+}
+
+/// Every request of this door carries its peer; one without it is refused rather than trusted.
+pub(super) fn peer_of(request: &Request) -> Result<Peer, ApiError> {
+    let internal = || {
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the connection of this request is unknown",
+        )
+    };
+    request
+        .extensions()
+        .get::<Peer>()
+        .copied()
+        .ok_or_else(internal)
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn same_site(headers: &HeaderMap, peer: Peer) -> bool {
+    let host = match headers
+        .get(header::HOST)
+        .map(|value| value.to_str().map(str::to_owned))
+    {
+        None => None,
+        Some(Ok(authority)) => match host_name(&format!("http://{authority}")) {
+            Some(name) => Some(name),
+            None => return false,
+        },
+        Some(Err(_)) => return false,
+    };
+    if peer.listener.ip().is_loopback() && !host.as_deref().is_none_or(is_loopback_name) {
+        return false;
+    }
+    match headers.get(header::ORIGIN) {
+        None => true,
+        Some(origin) => {
+            let origin = origin.to_str().ok().and_then(host_name);
+            origin.is_some() && origin == host
+        }
+    }
+}
+
+/// Ports do not count: the original page, door and socket sit on three of them.
+fn host_name(url: &str) -> Option<String> {
+    let uri: Uri = url.parse().ok()?;
+    uri.host().map(str::to_ascii_lowercase)
+}
+
+fn is_loopback_name(name: &str) -> bool {
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost"
+        || bare.ends_with(".localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::http::HeaderName;
+
+    use super::*;
+
+    fn headers(list: &[(HeaderName, &str)]) -> HeaderMap {
+        list.iter()
+            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+            .collect()
+    }
+
+    fn on(listener: &str) -> Peer {
+        Peer {
+            address: "127.0.0.1:50000".parse().unwrap(),
+            listener: listener.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_site_is_recognised() {
+        let loopback = on("127.0.0.1:8080");
+        let public = on("192.0.2.1:8080");
+        let cases = [
+            (loopback, "127.0.0.1:8080", None, true),
+            (
+                loopback,
+                "localhost:8080",
+                Some("http://localhost:3000"),
+                true,
+            ),
+            (loopback, "[::1]:8080", Some("http://[::1]:3000"), true),
+            (
+                loopback,
+                "127.0.0.1:8080",
+                Some("https://evil.example"),
+                false,
+            ),
+            (loopback, "127.0.0.1:8080", Some("null"), false),
+            (
+                loopback,
+                "rebound.example:8080",
+                Some("http://rebound.example:8080"),
+                false,
+            ),
+            (loopback, "rebound.example:8080", None, false),
+            (public, "site.example", Some("https://site.example"), true),
+            (public, "site.example", Some("https://evil.example"), false),
+        ];
+        for (peer, host, origin, expected) in cases {
+            let mut list = vec![(header::HOST, host)];
+            list.extend(origin.map(|o| (header::ORIGIN, o)));
+            assert_eq!(
+                same_site(&headers(&list), peer),
+                expected,
+                "{host} {origin:?}"
+            );
+        }
+        assert!(same_site(&HeaderMap::new(), loopback));
+    }
+
+    #[test]
+    fn the_scheme_is_bearer_in_any_case() {
+        assert_eq!(bearer("Bearer abc"), Some("abc"));
+        assert_eq!(bearer("bearer  abc "), Some("abc"));
+        assert_eq!(bearer("Basic abc"), None);
+        assert_eq!(bearer("Bearer"), None);
+    }
+}

@@ -1,0 +1,70 @@
+//! `POST /auth`: a client id and its secret against a token.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+
+use super::access::{Access, Peer};
+use super::errors::ApiError;
+use crate::auth::{CLIENT_ID_BYTES_MAX, LoginError};
+
+/// Credentials are small, and anybody may send them.
+pub(super) const BODY_BYTES_MAX: usize = 16 << 10;
+
+#[derive(Deserialize)]
+pub(super) struct Credentials {
+    client_id: String,
+    client_secret: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct TokenAnswer {
+    access_token: String,
+    token_type: &'static str,
+    /// Seconds.
+    expires_in: u64,
+}
+
+pub(super) async fn sign_in(
+    State(access): State<Arc<Access>>,
+    Extension(peer): Extension<Peer>,
+    Json(credentials): Json<Credentials>,
+) -> Result<Json<TokenAnswer>, ApiError> {
+    let auth = &access.auth;
+    let from = peer.address.ip();
+    let principal = auth
+        .login(&credentials.client_id, &credentials.client_secret, from)
+        .map_err(|refused| {
+            match refused {
+                // Not logged: an address that is turned away must not be able to fill the disk.
+                LoginError::TooManyFailures { retry_after_s } => {
+                    ApiError::new(StatusCode::TOO_MANY_REQUESTS, refused.to_string())
+                        .retry_after(retry_after_s)
+                }
+                LoginError::Refused => {
+                    let named: String = credentials
+                        .client_id
+                        .chars()
+                        .take(CLIENT_ID_BYTES_MAX)
+                        .collect();
+                    tracing::warn!(client_id = ?named, %from, "sign-in refused");
+                    ApiError::unauthorized(refused.to_string())
+                }
+            }
+        })?;
+    let token = auth.issue_token(&principal).map_err(|error| {
+        tracing::error!(%error, "a token could not be issued");
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the node could not issue a token",
+        )
+    })?;
+    Ok(Json(TokenAnswer {
+        access_token: token.jwt,
+        token_type: "Bearer",
+        expires_in: token.expires_in_s,
+    }))
+}

@@ -1,0 +1,89 @@
+//! The WebSocket routes: judges the upgrade, then hands the socket to the live gateway.
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Extension, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::access::{Access, Peer};
+use super::errors::ApiError;
+use crate::live::{Gate, Live, MESSAGE_BYTES_MAX, SENSOR_BYTES_MAX, SocketPermit, TokenCheck};
+
+pub(super) struct Sockets {
+    pub(super) access: Arc<Access>,
+    pub(super) live: Live,
+}
+
+#[derive(Deserialize)]
+pub(super) struct GaugeQuery {
+    sensor_id: Option<String>,
+}
+
+pub(super) async fn live(
+    State(sockets): State<Arc<Sockets>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
+    let permit = sockets.admit()?;
+    let check = sockets.token_check();
+    let gate = if sockets.access.anonymous_socket(&headers, peer) {
+        Gate::HelloOnly(check)
+    } else {
+        Gate::Token(check)
+    };
+    let live = sockets.live.clone();
+    Ok(limited(upgrade).on_upgrade(move |socket| live.serve_dashboard(socket, gate, permit)))
+}
+
+/// A browser cannot send an Authorization header with a WebSocket: where a token is needed and no header
+/// came, the socket must begin with a hello, as on `/ws/live`.
+pub(super) async fn gauge(
+    State(sockets): State<Arc<Sockets>>,
+    Extension(peer): Extension<Peer>,
+    Query(query): Query<GaugeQuery>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
+    let gate = match sockets.access.for_speed(&headers, peer) {
+        Ok(_) => Gate::Open,
+        Err(_) if !headers.contains_key(header::AUTHORIZATION) => {
+            Gate::Token(sockets.token_check())
+        }
+        Err(refused) => return Err(refused),
+    };
+    let sensor = query.sensor_id.filter(|id| !id.is_empty());
+    if sensor
+        .as_ref()
+        .is_some_and(|id| id.len() > SENSOR_BYTES_MAX)
+    {
+        let sentence = format!("sensor_id is longer than {SENSOR_BYTES_MAX} bytes");
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, sentence));
+    }
+    let permit = sockets.admit()?;
+    let live = sockets.live.clone();
+    Ok(limited(upgrade).on_upgrade(move |socket| live.serve_gauge(socket, sensor, gate, permit)))
+}
+
+impl Sockets {
+    fn admit(&self) -> Result<SocketPermit, ApiError> {
+        self.live.admit().ok_or_else(|| {
+            let sentence = "this node serves as many WebSockets as it is allowed to: try again";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, sentence).retry_after(5)
+        })
+    }
+
+    fn token_check(&self) -> TokenCheck {
+        let access = Arc::clone(&self.access);
+        Arc::new(move |token| access.check_token(token))
+    }
+}
+
+fn limited(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    upgrade
+        .max_message_size(MESSAGE_BYTES_MAX)
+        .max_frame_size(MESSAGE_BYTES_MAX)
+}

@@ -1,0 +1,188 @@
+//! What every connection of the door shares, and the few questions all handlers ask of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+use holdfast_storage::log::{FetchError, Log, Partition, Topic, TopicId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::config::KafkaConfig;
+use super::groups::Coordinator;
+use super::protocol::{ErrorCode, Str};
+
+/// The node as Kafka clients see it.
+pub(super) struct Broker {
+    pub(super) log: Log,
+    pub(super) groups: Coordinator,
+    pub(super) config: KafkaConfig,
+    /// `None`: clients are told the address they came in at.
+    pub(super) advertised: Option<(String, u16)>,
+    pub(super) stop: CancellationToken,
+    /// Bytes of Produce requests that may still be read.
+    pub(super) request_bytes: Arc<Semaphore>,
+    pub(super) counters: Arc<Counters>,
+    /// Record bytes of Fetch responses that may still be held.
+    response_bytes: Arc<Semaphore>,
+    reads: Semaphore,
+}
+
+/// What the door counts; read through [`super::Handle::stats`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) connections: AtomicUsize,
+    pub(super) connections_refused: AtomicU64,
+    pub(super) connections_broken: AtomicU64,
+    pub(super) requests: AtomicU64,
+}
+
+/// Who asks, in which version, over which connection.
+#[derive(Debug, Clone)]
+pub(super) struct Asker {
+    pub(super) version: i16,
+    pub(super) client_id: String,
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+}
+
+/// How a request names a topic: by name, or since KIP-516 by id.
+#[derive(Debug, Clone)]
+pub(super) enum TopicRef {
+    Name(Str),
+    Id(Uuid),
+}
+
+impl TopicRef {
+    pub(super) fn new(by_id: bool, name: &Str, id: Uuid) -> TopicRef {
+        if by_id {
+            TopicRef::Id(id)
+        } else {
+            TopicRef::Name(name.clone())
+        }
+    }
+
+    fn unknown(&self) -> ErrorCode {
+        match self {
+            TopicRef::Name(_) => ErrorCode::UnknownTopicOrPartition,
+            TopicRef::Id(_) => ErrorCode::UnknownTopicId,
+        }
+    }
+}
+
+impl Broker {
+    pub(super) fn new(
+        config: KafkaConfig,
+        advertised: Option<(String, u16)>,
+        log: Log,
+        groups: Coordinator,
+        stop: CancellationToken,
+    ) -> Broker {
+        let reads = Semaphore::new(config.reads_max.max(1));
+        let requests = config.requests_bytes_max.max(config.request_bytes_max);
+        let request_bytes = Arc::new(byte_permits(requests));
+        let response_bytes = Arc::new(byte_permits(config.responses_bytes_max));
+        let counters = Arc::default();
+        Broker {
+            log,
+            groups,
+            config,
+            advertised,
+            stop,
+            request_bytes,
+            counters,
+            response_bytes,
+            reads,
+        }
+    }
+
+    /// Room for up to `wanted` bytes of a Fetch response; less, down to none, where others hold it.
+    pub(super) fn response_room(&self, wanted: usize) -> Option<OwnedSemaphorePermit> {
+        let room = wanted.min(self.response_bytes.available_permits());
+        let permits = u32::try_from(room).unwrap_or(u32::MAX);
+        self.response_bytes
+            .clone()
+            .try_acquire_many_owned(permits)
+            .ok()
+    }
+
+    pub(super) fn node_id(&self) -> i32 {
+        self.config.node_id
+    }
+
+    /// Host and port to name in answers to this asker.
+    pub(super) fn address_for(&self, asker: &Asker) -> (String, i32) {
+        match &self.advertised {
+            Some((host, port)) => (host.clone(), i32::from(*port)),
+            None => (
+                asker.local.ip().to_canonical().to_string(),
+                i32::from(asker.local.port()),
+            ),
+        }
+    }
+
+    pub(super) fn topic(&self, topic: &TopicRef) -> Result<Arc<Topic>, ErrorCode> {
+        let found = match topic {
+            TopicRef::Name(name) => self.log.topic(name.as_str()),
+            TopicRef::Id(id) => self.log.topic_by_id(TopicId(*id)),
+        };
+        found.ok_or_else(|| topic.unknown())
+    }
+
+    pub(super) fn partition(
+        &self,
+        topic: &TopicRef,
+        index: i32,
+    ) -> Result<Arc<Partition>, ErrorCode> {
+        let topic = self.topic(topic)?;
+        topic
+            .partition(index)
+            .cloned()
+            .ok_or(ErrorCode::UnknownTopicOrPartition)
+    }
+
+    /// Kafka's check of the epoch a client believes in (KIP-320); -1 believes in none.
+    pub(super) fn check_epoch(&self, believed: i32) -> Result<(), ErrorCode> {
+        let current = self.log.leader_epoch();
+        if believed < 0 || believed == current {
+            Ok(())
+        } else if believed < current {
+            Err(ErrorCode::FencedLeaderEpoch)
+        } else {
+            Err(ErrorCode::UnknownLeaderEpoch)
+        }
+    }
+
+    /// Runs `read` where it may wait for the disk without holding up other connections.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Log) -> T + Send + 'static,
+    ) -> Result<T, ErrorCode> {
+        let closing = ErrorCode::NotLeaderOrFollower;
+        let _permit = self.reads.acquire().await.map_err(|_| closing)?;
+        let log = self.log.clone();
+        tokio::task::spawn_blocking(move || read(&log))
+            .await
+            .map_err(|error| {
+                tracing::error!(%error, "a read of the log did not finish");
+                ErrorCode::UnknownServerError
+            })
+    }
+}
+
+/// One permit a byte, within what a semaphore can count and hand out at once.
+fn byte_permits(bytes: usize) -> Semaphore {
+    Semaphore::new(bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize)))
+}
+
+/// The code for a failed read; the reason is for the operator, not for the client.
+pub(super) fn fetch_error(error: &FetchError) -> ErrorCode {
+    match error {
+        FetchError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        other => {
+            tracing::error!(error = %other, "reading a partition failed");
+            ErrorCode::KafkaStorageError
+        }
+    }
+}

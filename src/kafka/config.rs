@@ -1,0 +1,92 @@
+//! What an operator can set about the Kafka door.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::Deserialize;
+
+use super::groups::GroupsConfig;
+
+/// `[kafka]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaConfig {
+    /// Address of the door. Default `127.0.0.1:9092`.
+    pub listen: SocketAddr,
+    /// `host:port` that clients are told to connect to. Default: the address they already reached
+    /// the door at, which is right unless there is address translation in between.
+    pub advertised: Option<String>,
+    /// Serves clients that have not said who they are; needed to listen on a non-loopback address.
+    /// Default false.
+    pub allow_anonymous: bool,
+    /// The broker's id in metadata. Default 1.
+    pub node_id: i32,
+    /// Connections at once; one more is closed at once. Default 1024.
+    pub connections_max: usize,
+    /// Largest request in bytes that may carry records; a larger one closes its connection.
+    /// Kafka: `socket.request.max.bytes`. Default 16 MiB. Other requests may have 4 MiB at most.
+    pub request_bytes_max: usize,
+    /// Bytes of Produce requests held at once, over all connections; beyond it the door stops
+    /// reading. At least `request_bytes_max`. Default 64 MiB.
+    pub requests_bytes_max: usize,
+    /// Requests of one connection that are read and not yet answered; beyond it the door stops
+    /// reading from that connection. Default 32.
+    pub in_flight_max: usize,
+    /// A connection without a request for this many seconds is closed, and so is one that takes
+    /// nothing of an answer for as long. Kafka: `connections.max.idle.ms`. Default 600.
+    pub idle_timeout_s: u64,
+    /// How long answers under way may take at shutdown, in seconds. Default 5.
+    pub shutdown_timeout_s: u64,
+    /// Creates a topic when a client asks for it and allows that. Kafka:
+    /// `auto.create.topics.enable`. Default true.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic whose creator names no number. Kafka: `num.partitions`. Default 1.
+    pub default_partitions: u32,
+    /// Partitions of all topics together beyond which clients create no more. Default 10000.
+    pub partitions_max: usize,
+    /// What to do with replication factors other than 1, which one node cannot give: `"refuse"` or
+    /// `"any"` (take them and keep one copy). Default `"refuse"`.
+    pub accept_replication_factor: ReplicationFactors,
+    /// Most record bytes in one Fetch response. Kafka: `fetch.max.bytes`. Default 16 MiB.
+    pub fetch_bytes_max: usize,
+    /// Record bytes of Fetch responses held at once, read and not yet written to their clients. Short
+    /// of it fetches return less, at least one batch each, so that slow readers harm nobody else.
+    /// Default 64 MiB.
+    pub responses_bytes_max: usize,
+    /// Reads of the log under way at once, over all connections; more wait. Default 16.
+    pub reads_max: usize,
+    /// `[kafka.groups]`.
+    pub groups: GroupsConfig,
+}
+
+/// See [`KafkaConfig::accept_replication_factor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplicationFactors {
+    Refuse,
+    Any,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> KafkaConfig {
+        KafkaConfig {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9092)),
+            advertised: None,
+            allow_anonymous: false,
+            node_id: 1,
+            connections_max: 1024,
+            request_bytes_max: 16 << 20,
+            requests_bytes_max: 64 << 20,
+            in_flight_max: 32,
+            idle_timeout_s: 600,
+            shutdown_timeout_s: 5,
+            auto_create_topics: true,
+            default_partitions: 1,
+            partitions_max: 10_000,
+            accept_replication_factor: ReplicationFactors::Refuse,
+            fetch_bytes_max: 16 << 20,
+            responses_bytes_max: 64 << 20,
+            reads_max: 16,
+            groups: GroupsConfig::default(),
+        }
+    }
+}

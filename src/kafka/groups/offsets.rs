@@ -1,0 +1,183 @@
+//! Committed offsets: judged here, kept by the log.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use holdfast_storage::log::{AppendError, CommittedOffset, Log, Offset, OffsetCommit, TopicId};
+
+use super::registry::Registry;
+use super::{
+    CommitOutcome, CommitRequest, FetchRequest, FetchedOffset, GroupDescription, GroupError,
+    GroupState, GroupSummary, OffsetToCommit,
+};
+
+pub(super) type Writing<'a> = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send + 'a>>;
+
+/// Where committed offsets live: the log, or a stand-in with faults in tests.
+pub(super) trait OffsetStore: Send + Sync {
+    /// Resolves when the offsets are durable.
+    fn commit<'a>(&'a self, group_id: &'a str, commits: Vec<OffsetCommit>) -> Writing<'a>;
+    fn committed(&self, group_id: &str, topic: TopicId, partition: i32) -> Option<CommittedOffset>;
+    fn all_committed(&self, group_id: &str) -> Vec<(TopicId, i32, CommittedOffset)>;
+    fn groups(&self) -> Vec<String>;
+    fn has_partition(&self, topic: TopicId, partition: i32) -> bool;
+}
+
+impl OffsetStore for Log {
+    fn commit<'a>(&'a self, group_id: &'a str, commits: Vec<OffsetCommit>) -> Writing<'a> {
+        Box::pin(self.commit_offsets(group_id, commits))
+    }
+
+    fn committed(&self, group_id: &str, topic: TopicId, partition: i32) -> Option<CommittedOffset> {
+        self.committed_offset(group_id, topic, partition)
+    }
+
+    fn all_committed(&self, group_id: &str) -> Vec<(TopicId, i32, CommittedOffset)> {
+        self.committed_offsets(group_id)
+    }
+
+    fn groups(&self) -> Vec<String> {
+        Log::groups(self)
+    }
+
+    fn has_partition(&self, topic: TopicId, partition: i32) -> bool {
+        self.topic_by_id(topic)
+            .is_some_and(|topic| topic.partition(partition).is_some())
+    }
+}
+
+pub(super) async fn commit(
+    registry: &Registry,
+    store: &dyn OffsetStore,
+    now_ms: i64,
+    request: CommitRequest,
+) -> Result<Vec<CommitOutcome>, GroupError> {
+    let metadata_bytes_max = registry.config().offset_metadata_bytes_max;
+    let mut commits = Vec::with_capacity(request.offsets.len());
+    let mut outcomes = Vec::with_capacity(request.offsets.len());
+    for offset in &request.offsets {
+        let result = judge(store, metadata_bytes_max, now_ms, offset).map(|c| commits.push(c));
+        outcomes.push(CommitOutcome {
+            topic: offset.topic,
+            partition: offset.partition,
+            result,
+        });
+    }
+    if let Err(error) = write(registry, store, &request, commits).await? {
+        for outcome in outcomes.iter_mut().filter(|outcome| outcome.result.is_ok()) {
+            outcome.result = Err(error.clone());
+        }
+    }
+    Ok(outcomes)
+}
+
+fn judge(
+    store: &dyn OffsetStore,
+    metadata_bytes_max: usize,
+    now_ms: i64,
+    given: &OffsetToCommit,
+) -> Result<OffsetCommit, GroupError> {
+    if given.metadata.len() > metadata_bytes_max {
+        return Err(GroupError::OffsetMetadataTooLarge);
+    }
+    if !store.has_partition(given.topic, given.partition) {
+        return Err(GroupError::UnknownTopicOrPartition);
+    }
+    let committed = CommittedOffset {
+        offset: Offset::new(given.offset).ok_or(GroupError::InvalidRequest)?,
+        leader_epoch: given.leader_epoch,
+        metadata: given.metadata.clone(),
+        commit_timestamp_ms: now_ms,
+    };
+    Ok(OffsetCommit {
+        topic: given.topic,
+        partition: given.partition,
+        committed,
+    })
+}
+
+/// The outer error is the coordinator's refusal, the inner one the log's.
+async fn write(
+    registry: &Registry,
+    store: &dyn OffsetStore,
+    request: &CommitRequest,
+    commits: Vec<OffsetCommit>,
+) -> Result<Result<(), GroupError>, GroupError> {
+    let mut writing: Writing<'_> = if commits.is_empty() {
+        Box::pin(std::future::ready(Ok(())))
+    } else {
+        store.commit(&request.group_id, commits)
+    };
+    let mut permitted = false;
+    // The first poll queues the write: it belongs to the same step of the group as the permission.
+    poll_fn(|cx| {
+        if permitted {
+            return writing.as_mut().poll(cx).map(Ok);
+        }
+        permitted = true;
+        let has_offsets = || !store.all_committed(&request.group_id).is_empty();
+        match registry.commit(request, has_offsets, || writing.as_mut().poll(cx)) {
+            Err(refused) => Poll::Ready(Err(refused)),
+            Ok(polled) => polled.map(Ok),
+        }
+    })
+    .await
+    .map(|written| written.map_err(|error| failed(&request.group_id, error)))
+}
+
+fn failed(group_id: &str, error: AppendError) -> GroupError {
+    tracing::error!(group = group_id, %error, "offsets were not committed");
+    GroupError::from(error)
+}
+
+pub(super) fn fetch(store: &dyn OffsetStore, request: &FetchRequest) -> Vec<FetchedOffset> {
+    let Some(partitions) = &request.partitions else {
+        let all = store.all_committed(&request.group_id).into_iter();
+        return all
+            .map(|(topic, partition, c)| FetchedOffset {
+                topic,
+                partition,
+                committed: Some(c),
+            })
+            .collect();
+    };
+    partitions
+        .iter()
+        .map(|&(topic, partition)| FetchedOffset {
+            topic,
+            partition,
+            committed: store.committed(&request.group_id, topic, partition),
+        })
+        .collect()
+}
+
+/// A group of which nothing is left but its offsets, or that never had more.
+pub(super) fn describe(store: &dyn OffsetStore, group_id: &str) -> Option<GroupDescription> {
+    if store.all_committed(group_id).is_empty() {
+        return None;
+    }
+    Some(GroupDescription {
+        group_id: group_id.to_owned(),
+        state: GroupState::Empty,
+        protocol_type: String::new(),
+        protocol_name: String::new(),
+        generation_id: 0,
+        leader_id: None,
+        members: Vec::new(),
+    })
+}
+
+pub(super) fn list(registry: &Registry, store: &dyn OffsetStore) -> Vec<GroupSummary> {
+    let with_offsets = store.groups().into_iter().map(|group_id| GroupSummary {
+        group_id,
+        protocol_type: String::new(),
+        state: GroupState::Empty,
+    });
+    let by_id: BTreeMap<String, GroupSummary> = with_offsets
+        .chain(registry.list())
+        .map(|s| (s.group_id.clone(), s))
+        .collect();
+    by_id.into_values().collect()
+}

@@ -1,0 +1,229 @@
+//! Metadata and FindCoordinator: which topics there are, and that this node leads all of them.
+
+use std::sync::Arc;
+
+use holdfast_storage::log::{CreateTopicError, NewTopic, Topic};
+use uuid::Uuid;
+
+use super::super::broker::{Asker, Broker, TopicRef};
+use super::super::protocol::messages::{
+    Coordinator, FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest,
+    MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
+    MetadataResponseTopic,
+};
+use super::super::protocol::{ErrorCode, Str};
+use super::topics::{create_error, may_create};
+
+/// Until there are access rules everybody may do everything Kafka lists for a cluster (KIP-430).
+const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
+/// And for a topic.
+const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
+
+const fn bits(operations: &[u8]) -> i32 {
+    let mut set = 0;
+    let mut rest = operations;
+    while let [operation, others @ ..] = rest {
+        set |= 1 << *operation;
+        rest = others;
+    }
+    set
+}
+
+pub(super) async fn metadata(
+    broker: &Arc<Broker>,
+    asker: &Asker,
+    request: MetadataRequest,
+) -> MetadataResponse {
+    let (host, port) = broker.address_for(asker);
+    let brokers = vec![MetadataResponseBroker {
+        node_id: broker.node_id(),
+        host: host.into(),
+        port,
+        rack: None,
+    }];
+    let mut response = MetadataResponse {
+        brokers,
+        cluster_id: Some(cluster_id(broker)),
+        controller_id: broker.node_id(),
+        ..Default::default()
+    };
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    let auto_create = broker.config.auto_create_topics
+        && (asker.version < 4 || request.allow_auto_topic_creation);
+    let mut topics = match request.topics {
+        None => every_topic(broker),
+        Some(topics) if topics.is_empty() && asker.version == 0 => every_topic(broker),
+        Some(asked) => some_topics(broker, asked, auto_create).await,
+    };
+    if request.include_topic_authorized_operations {
+        for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
+            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+        }
+    }
+    response.topics = topics;
+    response
+}
+
+/// Kafka's own form of a cluster id: 22 characters of base64.
+fn cluster_id(broker: &Broker) -> Str {
+    use base64::Engine;
+    let id = broker.log.cluster_id();
+    base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .encode(id.as_bytes())
+        .into()
+}
+
+fn every_topic(broker: &Broker) -> Vec<MetadataResponseTopic> {
+    broker
+        .log
+        .topics()
+        .iter()
+        .map(|topic| describe(broker, topic))
+        .collect()
+}
+
+async fn some_topics(
+    broker: &Arc<Broker>,
+    asked: Vec<MetadataRequestTopic>,
+    auto_create: bool,
+) -> Vec<MetadataResponseTopic> {
+    let mut topics = Vec::with_capacity(asked.len());
+    for MetadataRequestTopic { topic_id, name } in asked {
+        let found = match &name {
+            Some(name) => by_name(broker, name, auto_create).await,
+            None => broker.topic(&TopicRef::Id(topic_id)),
+        };
+        topics.push(match found {
+            Ok(topic) => describe(broker, &topic),
+            Err(error) => unknown(error, topic_id, name),
+        });
+    }
+    topics
+}
+
+async fn by_name(
+    broker: &Arc<Broker>,
+    name: &Str,
+    auto_create: bool,
+) -> Result<Arc<Topic>, ErrorCode> {
+    let missing = match broker.topic(&TopicRef::Name(name.clone())) {
+        Ok(topic) => return Ok(topic),
+        Err(missing) => missing,
+    };
+    let partitions = broker.config.default_partitions;
+    let new = NewTopic {
+        name: name.as_str().to_owned(),
+        partitions,
+        configs: Vec::new(),
+    };
+    if let Err(error @ CreateTopicError::InvalidName { .. }) = broker.log.check_topic(&new) {
+        return Err(create_error(&error).0);
+    }
+    if !auto_create {
+        return Err(missing);
+    }
+    may_create(broker, partitions).map_err(|(error, _)| error)?;
+    match broker.log.create_topic(new).await {
+        Ok(topic) => {
+            tracing::info!(topic = %name, partitions, "topic created on a client's demand");
+            Ok(topic)
+        }
+        // Somebody else was faster.
+        Err(CreateTopicError::Exists(_)) => broker.topic(&TopicRef::Name(name.clone())),
+        Err(error) => Err(create_error(&error).0),
+    }
+}
+
+fn unknown(error: ErrorCode, topic_id: Uuid, name: Option<Str>) -> MetadataResponseTopic {
+    MetadataResponseTopic {
+        error_code: error.code(),
+        name,
+        topic_id,
+        ..Default::default()
+    }
+}
+
+fn describe(broker: &Broker, topic: &Topic) -> MetadataResponseTopic {
+    let node = broker.node_id();
+    let leader_epoch = broker.log.leader_epoch();
+    let partition = |index: i32| MetadataResponsePartition {
+        partition_index: index,
+        leader_id: node,
+        leader_epoch,
+        replica_nodes: vec![node],
+        isr_nodes: vec![node],
+        ..Default::default()
+    };
+    MetadataResponseTopic {
+        name: Some(topic.name().into()),
+        topic_id: topic.id().0,
+        partitions: topic
+            .partitions()
+            .iter()
+            .map(|p| partition(p.index()))
+            .collect(),
+        ..Default::default()
+    }
+}
+
+const KEY_TYPE_GROUP: i8 = 0;
+
+pub(super) fn find_coordinator(
+    broker: &Broker,
+    asker: &Asker,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    let (host, port) = broker.address_for(asker);
+    let coordinator = |key: Str| {
+        let mut found = Coordinator {
+            key,
+            error_message: None,
+            ..Default::default()
+        };
+        match refusal(request.key_type, &found.key) {
+            None => {
+                found.node_id = broker.node_id();
+                found.host = host.as_str().into();
+                found.port = port;
+            }
+            Some((error, message)) => {
+                found.node_id = -1;
+                found.port = -1;
+                found.error_code = error.code();
+                found.error_message = Some(message.into());
+            }
+        }
+        found
+    };
+    if asker.version >= 4 {
+        let coordinators = request
+            .coordinator_keys
+            .into_iter()
+            .map(coordinator)
+            .collect();
+        return FindCoordinatorResponse {
+            coordinators,
+            ..Default::default()
+        };
+    }
+    let found = coordinator(request.key);
+    FindCoordinatorResponse {
+        error_code: found.error_code,
+        error_message: found.error_message,
+        node_id: found.node_id,
+        host: found.host,
+        port: found.port,
+        ..Default::default()
+    }
+}
+
+fn refusal(key_type: i8, key: &Str) -> Option<(ErrorCode, &'static str)> {
+    if key_type != KEY_TYPE_GROUP {
+        let message = "this broker coordinates consumer groups only: it has neither transactions nor share groups";
+        return Some((ErrorCode::UnsupportedVersion, message));
+    }
+    key.is_empty()
+        .then_some((ErrorCode::InvalidGroupId, "the group id is empty"))
+}

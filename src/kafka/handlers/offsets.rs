@@ -1,0 +1,118 @@
+//! ListOffsets: where a partition begins and ends, and where a time is.
+
+use std::sync::Arc;
+
+use holdfast_storage::log::{FetchError, Log, Offset, Partition};
+
+use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
+use super::super::protocol::ErrorCode;
+use super::super::protocol::messages::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+};
+use super::epochs::epoch_of;
+
+/// What a negative "timestamp" asks for, and since which version.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: (i64, i16) = (-3, 7);
+const EARLIEST_LOCAL: (i64, i16) = (-4, 8);
+const LATEST_TIERED: (i64, i16) = (-5, 9);
+const EARLIEST_PENDING_UPLOAD: (i64, i16) = (-6, 11);
+
+const NONE: i64 = -1;
+
+/// A position: timestamp, offset, leader epoch; -1 each where there is none.
+type Position = (i64, i64, i32);
+const NOWHERE: Position = (NONE, NONE, -1);
+
+pub(super) async fn list_offsets(
+    broker: &Arc<Broker>,
+    asker: &Asker,
+    request: ListOffsetsRequest,
+) -> ListOffsetsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let topic_ref = TopicRef::Name(topic.name.clone());
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for wanted in topic.partitions {
+            let found = find(broker, asker.version, &topic_ref, &wanted).await;
+            let (error, (timestamp, offset, leader_epoch)) = match found {
+                Ok(position) => (ErrorCode::None, position),
+                Err(error) => (error, NOWHERE),
+            };
+            partitions.push(ListOffsetsPartitionResponse {
+                partition_index: wanted.partition_index,
+                error_code: error.code(),
+                timestamp,
+                offset,
+                leader_epoch,
+            });
+        }
+        topics.push(ListOffsetsTopicResponse {
+            name: topic.name,
+            partitions,
+        });
+    }
+    ListOffsetsResponse {
+        topics,
+        ..Default::default()
+    }
+}
+
+async fn find(
+    broker: &Arc<Broker>,
+    version: i16,
+    topic: &TopicRef,
+    wanted: &ListOffsetsPartition,
+) -> Result<Position, ErrorCode> {
+    let partition = broker.partition(topic, wanted.partition_index)?;
+    broker.check_epoch(wanted.current_leader_epoch)?;
+    let timestamp = wanted.timestamp;
+    let since = |asked: (i64, i16)| timestamp == asked.0 && version >= asked.1;
+    if timestamp == LATEST {
+        // Without transactions the last stable offset is the high watermark.
+        return Ok((
+            NONE,
+            partition.high_watermark().value(),
+            broker.log.leader_epoch(),
+        ));
+    }
+    if since(LATEST_TIERED) || since(EARLIEST_PENDING_UPLOAD) {
+        // Nothing is stored elsewhere.
+        return Ok(NOWHERE);
+    }
+    let earliest = timestamp == EARLIEST || since(EARLIEST_LOCAL);
+    let largest = since(MAX_TIMESTAMP);
+    if timestamp < 0 && !earliest && !largest {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
+    let read = broker.read(move |log| {
+        if earliest {
+            first(log, &partition)
+        } else if largest {
+            place(log, &partition, log.max_timestamp(&partition)?)
+        } else {
+            place(log, &partition, log.offset_for_time(&partition, timestamp)?)
+        }
+    });
+    read.await?.map_err(|error| fetch_error(&error))
+}
+
+fn first(log: &Log, partition: &Partition) -> Result<Position, FetchError> {
+    let start = partition.log_start_offset();
+    Ok((NONE, start.value(), epoch_of(log, partition, start)?))
+}
+
+fn place(
+    log: &Log,
+    partition: &Partition,
+    found: Option<(Offset, i64)>,
+) -> Result<Position, FetchError> {
+    match found {
+        Some((offset, timestamp)) => {
+            Ok((timestamp, offset.value(), epoch_of(log, partition, offset)?))
+        }
+        None => Ok(NOWHERE),
+    }
+}

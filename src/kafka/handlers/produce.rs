@@ -1,0 +1,297 @@
+//! Produce: record batches into the log.
+//!
+//! A request is first *admitted*: every batch is checked and queued in the log in the order it came.
+//! It is *settled* when the fdatasync that covers it has returned.
+
+use bytes::{Buf, Bytes};
+use holdfast_storage::log::{AppendError, Appended, Appending};
+use uuid::Uuid;
+
+use super::super::broker::{Asker, Broker, TopicRef};
+use super::super::protocol::messages::{
+    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
+    TopicProduceResponse,
+};
+use super::super::protocol::{ErrorCode, Records, Str};
+use super::topics::Refusal;
+
+/// Topics are named by id from here on (KIP-516).
+const TOPIC_ID_SINCE_VERSION: i16 = 13;
+/// Zstandard is known from here on (KIP-110).
+const ZSTD_SINCE_VERSION: i16 = 7;
+
+/// Smallest record batch of format 2: its header.
+const BATCH_HEADER_BYTES: usize = 61;
+/// Base offset and length: what the length field does not count.
+const BATCH_PREFIX_BYTES: usize = 12;
+const MAGIC_AT: usize = 16;
+const ATTRIBUTES_AT: usize = 21;
+const MAGIC: u8 = 2;
+const COMPRESSION_MASK: u16 = 0x07;
+const COMPRESSION_ZSTD: u16 = 4;
+const TRANSACTIONAL_BIT: u16 = 0x10;
+
+/// A request whose batches are in the log's queue.
+pub(in super::super) struct Admitted {
+    acks: i16,
+    topics: Vec<AdmittedTopic>,
+}
+
+struct AdmittedTopic {
+    name: Str,
+    topic_id: Uuid,
+    partitions: Vec<(i32, Result<Appending, Refusal>)>,
+}
+
+/// What to tell the client.
+pub(in super::super) enum Settled {
+    Answer(ProduceResponse),
+    /// acks=0: nothing at all.
+    Silence,
+    /// acks=0, and something was refused: only closing the connection can say so.
+    Refused(ErrorCode),
+}
+
+/// Admits and settles in one go, where nothing is pipelined.
+pub(super) async fn answer(
+    broker: &Broker,
+    asker: &Asker,
+    request: ProduceRequest,
+) -> ProduceResponse {
+    match admit(broker, asker.version, request).await.settle().await {
+        Settled::Answer(response) => response,
+        Settled::Silence | Settled::Refused(_) => ProduceResponse::default(),
+    }
+}
+
+/// Queues every batch of the request; waits only while too much is in flight in the log.
+pub(in super::super) async fn admit(
+    broker: &Broker,
+    version: i16,
+    request: ProduceRequest,
+) -> Admitted {
+    let refused = refuse_whole(&request);
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        let by_id = version >= TOPIC_ID_SINCE_VERSION;
+        let topic_ref = TopicRef::new(by_id, &topic.name, topic.topic_id);
+        let mut partitions = Vec::with_capacity(topic.partition_data.len());
+        for data in topic.partition_data {
+            let index = data.index;
+            let outcome = match &refused {
+                Some(refusal) => Err(refusal.clone()),
+                None => append(broker, version, &topic_ref, data).await,
+            };
+            partitions.push((index, outcome));
+        }
+        topics.push(AdmittedTopic {
+            name: topic.name,
+            topic_id: topic.topic_id,
+            partitions,
+        });
+    }
+    Admitted {
+        acks: request.acks,
+        topics,
+    }
+}
+
+fn refuse_whole(request: &ProduceRequest) -> Option<Refusal> {
+    if !(-1..=1).contains(&request.acks) {
+        let message = format!("acks={} is not one of -1, 0 and 1", request.acks);
+        return Some((ErrorCode::InvalidRequiredAcks, message));
+    }
+    if request.transactional_id.is_some() {
+        return Some((ErrorCode::InvalidTxnState, NO_TRANSACTIONS.to_owned()));
+    }
+    None
+}
+
+const NO_TRANSACTIONS: &str = "this broker has no transactions";
+
+async fn append(
+    broker: &Broker,
+    version: i16,
+    topic: &TopicRef,
+    data: PartitionProduceData,
+) -> Result<Appending, Refusal> {
+    let plain = |error: ErrorCode| (error, String::new());
+    let found = broker.topic(topic).map_err(plain)?;
+    let partition = found.partition(data.index);
+    let partition = partition.ok_or_else(|| plain(ErrorCode::UnknownTopicOrPartition))?;
+    let batch = data.records.map(Records::into_bytes).unwrap_or_default();
+    check_batch(&batch, version)?;
+    broker
+        .log
+        .append_batch(partition, batch)
+        .await
+        .map_err(|error| append_error(&error))
+}
+
+/// What the protocol, not the log, has against a batch.
+fn check_batch(batch: &Bytes, version: i16) -> Result<(), Refusal> {
+    let invalid = |message: &str| Err((ErrorCode::InvalidRecord, message.to_owned()));
+    let corrupt = |message: &str| Err((ErrorCode::CorruptMessage, message.to_owned()));
+    if batch.is_empty() {
+        return invalid("a partition of a Produce request has exactly one record batch, not none");
+    }
+    match batch.get(MAGIC_AT) {
+        Some(&MAGIC) => {}
+        Some(0 | 1) => return invalid("record batches have format 2 since Produce version 3"),
+        _ => return corrupt("not a record batch"),
+    }
+    if batch.len() < BATCH_HEADER_BYTES {
+        return corrupt("a record batch shorter than its header");
+    }
+    let declared = batch.slice(8..BATCH_PREFIX_BYTES).get_i32();
+    let declared = usize::try_from(declared).unwrap_or(usize::MAX);
+    match declared
+        .saturating_add(BATCH_PREFIX_BYTES)
+        .cmp(&batch.len())
+    {
+        std::cmp::Ordering::Equal => {}
+        std::cmp::Ordering::Greater => return corrupt("a record batch shorter than its length"),
+        std::cmp::Ordering::Less => {
+            return invalid("a partition of a Produce request has exactly one record batch");
+        }
+    }
+    let attributes = batch.slice(ATTRIBUTES_AT..ATTRIBUTES_AT + 2).get_u16();
+    if attributes & TRANSACTIONAL_BIT != 0 {
+        return Err((ErrorCode::InvalidTxnState, NO_TRANSACTIONS.to_owned()));
+    }
+    if attributes & COMPRESSION_MASK == COMPRESSION_ZSTD && version < ZSTD_SINCE_VERSION {
+        let message = format!("Zstandard needs Produce version {ZSTD_SINCE_VERSION}");
+        return Err((ErrorCode::UnsupportedCompressionType, message));
+    }
+    Ok(())
+}
+
+/// The code for a refused append, and what its sender may read about it.
+pub(super) fn append_error(error: &AppendError) -> Refusal {
+    let code = match error {
+        AppendError::Corrupt(_) => ErrorCode::CorruptMessage,
+        AppendError::Invalid(_) => ErrorCode::InvalidRecord,
+        AppendError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        AppendError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
+        // Whoever asks again finds the node restarted, or gone.
+        AppendError::Closed => ErrorCode::NotLeaderOrFollower,
+        AppendError::Storage(reason) => {
+            tracing::error!(%reason, "an append was refused");
+            return (
+                ErrorCode::KafkaStorageError,
+                "the log takes no writes".to_owned(),
+            );
+        }
+        other => {
+            tracing::error!(error = %other, "an append was refused");
+            return (ErrorCode::UnknownServerError, String::new());
+        }
+    };
+    (code, error.to_string())
+}
+
+impl Admitted {
+    /// Waits until every batch is durable or refused.
+    pub(in super::super) async fn settle(self) -> Settled {
+        let mut worst = None;
+        let mut responses = Vec::with_capacity(self.topics.len());
+        for topic in self.topics {
+            let mut partition_responses = Vec::with_capacity(topic.partitions.len());
+            for (index, outcome) in topic.partitions {
+                let outcome = match outcome {
+                    Ok(appending) => appending.await.map_err(|error| append_error(&error)),
+                    Err(refusal) => Err(refusal),
+                };
+                worst = worst.or(outcome.as_ref().err().map(|(error, _)| *error));
+                partition_responses.push(respond(index, outcome));
+            }
+            responses.push(TopicProduceResponse {
+                name: topic.name,
+                topic_id: topic.topic_id,
+                partition_responses,
+            });
+        }
+        match (self.acks, worst) {
+            (0, None) => Settled::Silence,
+            (0, Some(error)) => Settled::Refused(error),
+            _ => Settled::Answer(ProduceResponse {
+                responses,
+                ..Default::default()
+            }),
+        }
+    }
+}
+
+fn respond(index: i32, outcome: Result<Appended, Refusal>) -> PartitionProduceResponse {
+    match outcome {
+        Ok(appended) => PartitionProduceResponse {
+            index,
+            base_offset: appended.base_offset.value(),
+            log_start_offset: appended.log_start_offset.value(),
+            ..Default::default()
+        },
+        Err((error, message)) => PartitionProduceResponse {
+            index,
+            error_code: error.code(),
+            base_offset: -1,
+            error_message: (!message.is_empty()).then(|| message.into()),
+            ..Default::default()
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    /// A header as `check_batch` reads it; the log judges the rest.
+    fn batch(magic: u8, attributes: u16) -> Vec<u8> {
+        let mut batch = vec![0; BATCH_HEADER_BYTES];
+        batch[8..12].copy_from_slice(&((BATCH_HEADER_BYTES - 12) as u32).to_be_bytes());
+        batch[MAGIC_AT] = magic;
+        batch[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.to_be_bytes());
+        batch
+    }
+
+    fn judge(batch: Vec<u8>, version: i16) -> ErrorCode {
+        check_batch(&batch.into(), version)
+            .err()
+            .map_or(ErrorCode::None, |(code, _)| code)
+    }
+
+    #[test]
+    fn one_batch_of_format_2_is_taken() {
+        assert_eq!(judge(batch(2, 0), 3), ErrorCode::None);
+    }
+
+    #[test]
+    fn other_formats_and_other_counts_are_refused() {
+        assert_eq!(judge(Vec::new(), 9), ErrorCode::InvalidRecord);
+        assert_eq!(judge(batch(0, 0), 9), ErrorCode::InvalidRecord);
+        assert_eq!(judge(batch(1, 0), 9), ErrorCode::InvalidRecord);
+        assert_eq!(judge(batch(3, 0), 9), ErrorCode::CorruptMessage);
+        let two = [batch(2, 0), batch(2, 0)].concat();
+        assert_eq!(judge(two, 9), ErrorCode::InvalidRecord);
+    }
+
+    #[test]
+    fn a_batch_that_is_cut_is_corrupt() {
+        assert_eq!(
+            judge(batch(2, 0)[..60].to_vec(), 9),
+            ErrorCode::CorruptMessage
+        );
+        let mut longer = batch(2, 0);
+        longer[11] += 1;
+        assert_eq!(judge(longer, 9), ErrorCode::CorruptMessage);
+        assert_eq!(judge(vec![0; 5], 9), ErrorCode::CorruptMessage);
+    }
+
+    #[test]
+    fn zstandard_needs_version_7_and_transactions_do_not_exist() {
+        assert_eq!(judge(batch(2, 4), 6), ErrorCode::UnsupportedCompressionType);
+        assert_eq!(judge(batch(2, 4), 7), ErrorCode::None);
+        assert_eq!(judge(batch(2, 0x10), 9), ErrorCode::InvalidTxnState);
+    }
+}

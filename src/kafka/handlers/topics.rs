@@ -1,0 +1,213 @@
+//! CreateTopics, and the rules under which a client may create a topic.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use holdfast_storage::log::{CreateTopicError, NewTopic, Topic};
+
+use super::super::broker::Broker;
+use super::super::config::ReplicationFactors;
+use super::super::protocol::ErrorCode;
+use super::super::protocol::messages::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfigs, CreatableTopicResult,
+    CreateTopicsRequest, CreateTopicsResponse,
+};
+use super::produce::append_error;
+
+/// A code for the client's program and a sentence for its reader.
+pub(super) type Refusal = (ErrorCode, String);
+
+/// Kafka's value of `config_source` for a setting of the topic itself.
+const SOURCE_TOPIC: i8 = 1;
+
+/// Whether the node has room for `partitions` more.
+pub(super) fn may_create(broker: &Broker, partitions: u32) -> Result<(), Refusal> {
+    let taken: usize = broker
+        .log
+        .topics()
+        .iter()
+        .map(|topic| topic.partitions().len())
+        .sum();
+    let max = broker.config.partitions_max;
+    if taken.saturating_add(partitions as usize) > max {
+        let message = format!(
+            "{partitions} partitions more than the {taken} there are would exceed kafka.partitions_max = {max}"
+        );
+        return Err((ErrorCode::PolicyViolation, message));
+    }
+    Ok(())
+}
+
+pub(super) fn create_error(error: &CreateTopicError) -> Refusal {
+    let code = match error {
+        CreateTopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
+        CreateTopicError::InvalidName { .. } => ErrorCode::InvalidTopic,
+        CreateTopicError::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
+        CreateTopicError::InvalidConfig { .. } => ErrorCode::InvalidConfig,
+        CreateTopicError::Append(error) => return append_error(error),
+        other => {
+            tracing::error!(error = %other, "creating a topic failed");
+            return (ErrorCode::UnknownServerError, String::new());
+        }
+    };
+    (code, error.to_string())
+}
+
+pub(super) async fn create_topics(
+    broker: &Arc<Broker>,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let mut named: HashMap<String, u32> = HashMap::new();
+    for topic in &request.topics {
+        *named.entry(topic.name.as_str().to_owned()).or_default() += 1;
+    }
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for wanted in request.topics {
+        let once = named.get(wanted.name.as_str()) == Some(&1);
+        let outcome = if once {
+            create_one(broker, &wanted, request.validate_only).await
+        } else {
+            Err((
+                ErrorCode::InvalidRequest,
+                "the request names this topic twice".to_owned(),
+            ))
+        };
+        topics.push(
+            outcome.unwrap_or_else(|(error, message)| CreatableTopicResult {
+                name: wanted.name.clone(),
+                error_code: error.code(),
+                error_message: Some(message.into()),
+                configs: None,
+                ..Default::default()
+            }),
+        );
+    }
+    CreateTopicsResponse {
+        topics,
+        ..Default::default()
+    }
+}
+
+async fn create_one(
+    broker: &Arc<Broker>,
+    wanted: &CreatableTopic,
+    validate_only: bool,
+) -> Result<CreatableTopicResult, Refusal> {
+    let new = judge(broker, wanted)?;
+    let result = CreatableTopicResult {
+        name: wanted.name.clone(),
+        error_message: None,
+        num_partitions: i32::try_from(new.partitions).unwrap_or(-1),
+        replication_factor: 1,
+        ..Default::default()
+    };
+    if validate_only {
+        let configs = Some(describe_configs(&new.configs));
+        return Ok(CreatableTopicResult { configs, ..result });
+    }
+    let topic: Arc<Topic> = broker
+        .log
+        .create_topic(new)
+        .await
+        .map_err(|error| create_error(&error))?;
+    tracing::info!(
+        topic = topic.name(),
+        partitions = topic.partitions().len(),
+        "topic created"
+    );
+    let configs = Some(describe_configs(topic.configs()));
+    Ok(CreatableTopicResult {
+        topic_id: topic.id().0,
+        configs,
+        ..result
+    })
+}
+
+fn describe_configs(configs: &[(String, String)]) -> Vec<CreatableTopicConfigs> {
+    let describe = |(name, value): &(String, String)| CreatableTopicConfigs {
+        name: name.as_str().into(),
+        value: Some(value.as_str().into()),
+        config_source: SOURCE_TOPIC,
+        ..Default::default()
+    };
+    configs.iter().map(describe).collect()
+}
+
+/// Everything that can be said against a topic before it is created.
+fn judge(broker: &Broker, wanted: &CreatableTopic) -> Result<NewTopic, Refusal> {
+    let name = wanted.name.as_str();
+    if broker.log.topic(name).is_some() {
+        return Err(create_error(&CreateTopicError::Exists(name.to_owned())));
+    }
+    let partitions = if wanted.assignments.is_empty() {
+        check_replication_factor(broker, wanted.replication_factor)?;
+        match wanted.num_partitions {
+            -1 => broker.config.default_partitions,
+            asked => u32::try_from(asked)
+                .ok()
+                .filter(|&n| n > 0)
+                .ok_or_else(|| {
+                    (
+                        ErrorCode::InvalidPartitions,
+                        format!("{asked} partitions are not possible"),
+                    )
+                })?,
+        }
+    } else {
+        assigned_partitions(broker, wanted)?
+    };
+    may_create(broker, partitions)?;
+    let mut configs = Vec::with_capacity(wanted.configs.len());
+    for config in &wanted.configs {
+        let Some(value) = &config.value else {
+            let message = format!("{} has no value", config.name);
+            return Err((ErrorCode::InvalidConfig, message));
+        };
+        configs.push((config.name.as_str().to_owned(), value.as_str().to_owned()));
+    }
+    Ok(NewTopic {
+        name: name.to_owned(),
+        partitions,
+        configs,
+    })
+}
+
+fn check_replication_factor(broker: &Broker, factor: i16) -> Result<(), Refusal> {
+    let any = broker.config.accept_replication_factor == ReplicationFactors::Any;
+    match factor {
+        -1 | 1 => Ok(()),
+        2.. if any => Ok(()),
+        _ => Err((
+            ErrorCode::InvalidReplicationFactor,
+            format!("replication factor {factor} is not possible: there is one broker"),
+        )),
+    }
+}
+
+/// A manual assignment may only say what is so anyway: every partition on this node.
+fn assigned_partitions(broker: &Broker, wanted: &CreatableTopic) -> Result<u32, Refusal> {
+    if wanted.num_partitions != -1 || wanted.replication_factor != -1 {
+        let message = "with an assignment, partitions and replication factor must be -1";
+        return Err((ErrorCode::InvalidRequest, message.to_owned()));
+    }
+    let mut indexes: Vec<i32> = wanted
+        .assignments
+        .iter()
+        .map(|a| a.partition_index)
+        .collect();
+    indexes.sort_unstable();
+    let here = |a: &CreatableReplicaAssignment| a.broker_ids == [broker.node_id()];
+    if !(0..).zip(&indexes).all(|(n, &index)| n == index) || !wanted.assignments.iter().all(here) {
+        let message = format!(
+            "partitions must be numbered from 0 without gaps, each on broker {} alone",
+            broker.node_id()
+        );
+        return Err((ErrorCode::InvalidReplicaAssignment, message));
+    }
+    u32::try_from(indexes.len()).map_err(|_| {
+        (
+            ErrorCode::InvalidPartitions,
+            "too many partitions".to_owned(),
+        )
+    })
+}

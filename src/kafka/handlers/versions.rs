@@ -1,0 +1,61 @@
+//! ApiVersions: what this door serves.
+
+use super::super::broker::Asker;
+use super::super::protocol::messages::{
+    ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
+use super::super::protocol::{ApiKey, ErrorCode};
+
+/// Features at level 0: the classic group protocol only, and no transactions. Their lowest level, 0,
+/// is understood from version 4 on (KIP-1022); older clients refuse it.
+const FEATURES: [&str; 2] = ["group.version", "transaction.version"];
+const FEATURES_SINCE_VERSION: i16 = 4;
+
+pub(super) fn api_versions(asker: &Asker, request: &ApiVersionsRequest) -> ApiVersionsResponse {
+    tracing::debug!(
+        peer = %asker.peer,
+        client_id = %asker.client_id,
+        software = %request.client_software_name,
+        software_version = %request.client_software_version,
+        "Kafka client"
+    );
+    let mut response = ApiVersionsResponse {
+        api_keys: api_keys(),
+        ..Default::default()
+    };
+    if asker.version >= FEATURES_SINCE_VERSION {
+        response.finalized_features_epoch = 0;
+        for name in FEATURES {
+            response.supported_features.push(SupportedFeatureKey {
+                name: name.into(),
+                ..Default::default()
+            });
+            response.finalized_features.push(FinalizedFeatureKey {
+                name: name.into(),
+                ..Default::default()
+            });
+        }
+    }
+    response
+}
+
+/// The answer, in version 0, to a version that does not exist here yet (KIP-511).
+pub(in super::super) fn unknown_api_versions() -> ApiVersionsResponse {
+    ApiVersionsResponse {
+        error_code: ErrorCode::UnsupportedVersion.code(),
+        api_keys: api_keys(),
+        ..Default::default()
+    }
+}
+
+fn api_keys() -> Vec<ApiVersion> {
+    let advertised = |api: &ApiKey| {
+        let versions = api.advertised();
+        ApiVersion {
+            api_key: api.code(),
+            min_version: *versions.start(),
+            max_version: *versions.end(),
+        }
+    };
+    ApiKey::ALL.iter().map(advertised).collect()
+}

@@ -1,0 +1,219 @@
+//! The door's socket: who may connect, how many, and how the door opens and closes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use holdfast_storage::log::Log;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::broker::{Broker, Counters};
+use super::config::KafkaConfig;
+use super::connection;
+use super::groups::Coordinator;
+
+/// Pause after a failed accept: running out of file descriptors fails at once, again and again.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Why the door did not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    #[error(
+        "kafka.listen = {0} is reachable from other machines, and nobody would have to say who they are: \
+         set kafka.allow_anonymous = true to mean that, or listen on a loopback address"
+    )]
+    Anonymous(SocketAddr),
+    #[error("kafka.advertised = {0:?} is not host:port")]
+    Advertised(String),
+    #[error("cannot listen on {address} (kafka.listen): {source}")]
+    Bind {
+        address: SocketAddr,
+        source: io::Error,
+    },
+}
+
+/// What the door has seen since it opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KafkaStats {
+    /// Clients connected now.
+    pub connections: usize,
+    /// Closed at once because `connections_max` was reached.
+    pub connections_refused: u64,
+    /// Closed by the door because of what the client sent, or did not read.
+    pub connections_broken: u64,
+    pub requests: u64,
+}
+
+/// The running door.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    local_addr: SocketAddr,
+    counters: Arc<Counters>,
+    tasks: TaskTracker,
+}
+
+impl Handle {
+    /// Where the door listens; the real port where port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    pub fn stats(&self) -> KafkaStats {
+        let counters = &self.counters;
+        KafkaStats {
+            connections: counters.connections.load(Ordering::Relaxed),
+            connections_refused: counters.connections_refused.load(Ordering::Relaxed),
+            connections_broken: counters.connections_broken.load(Ordering::Relaxed),
+            requests: counters.requests.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Resolves when the listener and every connection have ended, after cancellation.
+    pub async fn stopped(&self) {
+        self.tasks.wait().await;
+    }
+}
+
+/// Opens the door over `log`; cancelling `stop` closes it: what was admitted is still answered, for
+/// at most `shutdown_timeout_s`.
+pub async fn start(
+    config: KafkaConfig,
+    log: Log,
+    stop: CancellationToken,
+) -> Result<Handle, StartError> {
+    if !config.listen.ip().is_loopback() && !config.allow_anonymous {
+        return Err(StartError::Anonymous(config.listen));
+    }
+    let advertised = config
+        .advertised
+        .as_deref()
+        .map(parse_advertised)
+        .transpose()?;
+    let bind_error = |source| StartError::Bind {
+        address: config.listen,
+        source,
+    };
+    let listener = TcpListener::bind(config.listen).await.map_err(bind_error)?;
+    let local_addr = listener.local_addr().map_err(bind_error)?;
+
+    let groups = Coordinator::new(log.clone(), config.groups.clone(), wall_clock_ms);
+    let connections_max = config.connections_max;
+    let broker = Arc::new(Broker::new(config, advertised, log, groups, stop));
+    let door = Door {
+        broker,
+        connections_max,
+        tasks: TaskTracker::new(),
+    };
+    let counters = door.broker.counters.clone();
+    let handle = Handle {
+        local_addr,
+        counters,
+        tasks: door.tasks.clone(),
+    };
+    tracing::info!(%local_addr, "Kafka door open");
+    handle.tasks.spawn(door.run(listener));
+    handle.tasks.close();
+    Ok(handle)
+}
+
+fn parse_advertised(text: &str) -> Result<(String, u16), StartError> {
+    let refused = || StartError::Advertised(text.to_owned());
+    let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
+    let port = port.parse().map_err(|_| refused())?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() || host.len() > 255 {
+        return Err(refused());
+    }
+    Ok((host.to_owned(), port))
+}
+
+/// Milliseconds since the Unix epoch.
+fn wall_clock_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+struct Door {
+    broker: Arc<Broker>,
+    connections_max: usize,
+    tasks: TaskTracker,
+}
+
+impl Door {
+    async fn run(self, listener: TcpListener) {
+        let stop = self.broker.stop.clone();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => self.admit(socket, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a Kafka connection failed");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+        self.broker.groups.shut_down();
+    }
+
+    fn admit(&self, socket: TcpStream, peer: SocketAddr) {
+        let Some(place) = Place::take(&self.broker.counters, self.connections_max) else {
+            self.broker
+                .counters
+                .connections_refused
+                .fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%peer, limit = self.connections_max, "Kafka connection refused: kafka.connections_max reached");
+            return;
+        };
+        let broker = self.broker.clone();
+        self.tasks.spawn(async move {
+            let _place = place;
+            connection::serve(broker, socket, peer).await;
+        });
+    }
+}
+
+/// One of the places under `connections_max`; given back when dropped.
+struct Place(Arc<Counters>);
+
+impl Place {
+    fn take(counters: &Arc<Counters>, max: usize) -> Option<Place> {
+        let one_more = |n: usize| (n < max).then_some(n + 1);
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        counters.connections.fetch_update(set, get, one_more).ok()?;
+        Some(Place(counters.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn advertised_addresses_are_host_and_port() {
+        assert_eq!(
+            parse_advertised("box.local:9092").unwrap(),
+            ("box.local".into(), 9092)
+        );
+        assert_eq!(parse_advertised("[::1]:1").unwrap(), ("::1".into(), 1));
+        for wrong in ["box.local", ":9092", "box:port", "box:70000"] {
+            assert!(parse_advertised(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The table of messages: every field of every API this door serves, with the versions it exists in.
+//!
+//! Names and order are those of Kafka's own message definitions, so that a line can be compared with
+//! them at sight. Nothing here has behaviour.
+
+mod admin;
+mod broker;
+mod group;
+mod log;
+
+pub use admin::*;
+pub use broker::*;
+pub use group::*;
+pub use log::*;

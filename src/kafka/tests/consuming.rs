@@ -1,0 +1,394 @@
+//! Fetch, ListOffsets and OffsetForLeaderEpoch.
+
+use super::super::protocol::ErrorCode;
+use super::super::protocol::messages::{
+    FetchRequest, ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest,
+    ListOffsetsTopic, MetadataRequest, OffsetForLeaderEpochRequest, OffsetForLeaderPartition,
+    OffsetForLeaderPartitionResult, OffsetForLeaderTopic,
+};
+use super::*;
+
+#[tokio::test]
+async fn every_version_of_fetch_reads_what_was_written() {
+    let door = Door::open().await;
+    let topic = door.topic("t", 1).await;
+    let mut wire = door.wire().await;
+    produced(&mut wire, produce(&topic, 0, batch(&["a", "b"])), 9).await;
+    produced(&mut wire, produce(&topic, 0, batch(&["c"])), 9).await;
+    for version in 4..=18 {
+        let found = fetched(&mut wire, fetch(&topic, 0, 0), version).await;
+        let expected = [
+            (0, "a".to_owned()),
+            (1, "b".to_owned()),
+            (2, "c".to_owned()),
+        ];
+        assert_eq!(values(&found, 0), expected, "version {version}");
+        assert_eq!((found.high_watermark, found.last_stable_offset), (3, 3));
+        let middle = fetched(&mut wire, fetch(&topic, 0, 1), version).await;
+        assert_eq!(
+            values(&middle, 0).len(),
+            3,
+            "the whole batch around the offset"
+        );
+    }
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_fetch_waits_for_the_next_record_and_holds_up_nobody() {
+    let door = Door::open().await;
+    let topic = door.topic("t", 2).await;
+    let mut waiting = door.wire().await;
+    let mut busy = door.wire().await;
+    let request = FetchRequest {
+        max_wait_ms: 60_000,
+        ..fetch(&topic, 0, 0)
+    };
+    let id = waiting.send(request, 12).await;
+    for _ in 0..3 {
+        busy.ask(MetadataRequest::default(), 9).await;
+    }
+    produced(&mut busy, produce(&topic, 1, batch(&["elsewhere"])), 9).await;
+    produced(&mut busy, produce(&topic, 0, batch(&["here"])), 9).await;
+    let mut response = waiting.receive::<FetchRequest>(12, id).await;
+    let found = response.responses.remove(0).partitions.remove(0);
+    assert_eq!(values(&found, 0), [(0, "here".to_owned())]);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_fetch_gathers_its_minimum() {
+    let door = Door::open().await;
+    let topic = door.topic("t", 1).await;
+    let mut waiting = door.wire().await;
+    let mut busy = door.wire().await;
+    let one = batch(&["0123456789"]).len() as i32;
+    let request = FetchRequest {
+        max_wait_ms: 60_000,
+        min_bytes: 3 * one,
+        ..fetch(&topic, 0, 0)
+    };
+    let id = waiting.send(request, 12).await;
+    for _ in 0..3 {
+        produced(&mut busy, produce(&topic, 0, batch(&["0123456789"])), 9).await;
+    }
+    let mut response = waiting.receive::<FetchRequest>(12, id).await;
+    let found = response.responses.remove(0).partitions.remove(0);
+    assert_eq!(values(&found, 0).len(), 3);
+
+    let request = FetchRequest {
+        max_wait_ms: 50,
+        min_bytes: 1 << 19,
+        ..fetch(&topic, 0, 0)
+    };
+    let found = fetched(&mut waiting, request, 12).await;
+    assert_eq!(
+        values(&found, 0).len(),
+        3,
+        "when the time is up, what there is"
+    );
+    door.close().await;
+}
+
+#[tokio::test]
+async fn limits_let_the_first_batch_pass_and_nothing_after_it() {
+    let door = Door::open().await;
+    let topic = door.topic("t", 2).await;
+    let mut wire = door.wire().await;
+    for partition in [0, 0, 1] {
+        produced(
+            &mut wire,
+            produce(&topic, partition, batch(&[&"x".repeat(1000)])),
+            9,
+        )
+        .await;
+    }
+    let mut request = fetch(&topic, 0, 0);
+    request.topics[0]
+        .partitions
+        .push(fetch(&topic, 1, 0).topics[0].partitions[0].clone());
+    request.max_bytes = 1;
+    let mut response = wire.ask(request.clone(), 12).await;
+    let partitions = response.responses.remove(0).partitions;
+    assert_eq!(values(&partitions[0], 0).len(), 1);
+    assert!(partitions[1].records.as_ref().unwrap().is_empty());
+
+    request.max_bytes = 1 << 20;
+    request.topics[0].partitions[0].partition_max_bytes = 1500;
+    request.topics[0].partitions[1].partition_max_bytes = 500;
+    let mut response = wire.ask(request, 12).await;
+    let partitions = response.responses.remove(0).partitions;
+    assert_eq!(
+        values(&partitions[0], 0).len(),
+        1,
+        "one of two batches fits"
+    );
+    assert!(
+        partitions[1].records.as_ref().unwrap().is_empty(),
+        "not the first, so its limit holds"
+    );
+    door.close().await;
+}
+
+#[tokio::test]
+async fn short_of_room_every_fetch_still_gets_a_batch() {
+    let config = KafkaConfig {
+        responses_bytes_max: 1,
+        ..Default::default()
+    };
+    let door = Door::open_with(config).await;
+    let topic = door.topic("t", 1).await;
+    let mut wire = door.wire().await;
+    for value in ["a", "b"] {
+        produced(&mut wire, produce(&topic, 0, batch(&[value])), 9).await;
+    }
+    for _ in 0..3 {
+        let found = fetched(&mut wire, fetch(&topic, 0, 0), 12).await;
+        assert_eq!(values(&found, 0), [(0, "a".to_owned())]);
+    }
+    let found = fetched(&mut wire, fetch(&topic, 0, 1), 12).await;
+    assert_eq!(values(&found, 0), [(1, "b".to_owned())]);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn fetches_that_cannot_be_answered_say_why() {
+    let door = Door::open().await;
+    let topic = door.topic("t", 1).await;
+    let mut wire = door.wire().await;
+    produced(&mut wire, produce(&topic, 0, batch(&["a"])), 9).await;
+    let code = |found: PartitionData| ErrorCode(found.error_code);
+
+    for beyond in [2, -1] {
+        let found = fetched(&mut wire, fetch(&topic, 0, beyond), 12).await;
+        assert_eq!(
+            (code(found.clone()), found.high_watermark),
+            (ErrorCode::OffsetOutOfRange, -1)
+        );
+    }
+    let unknown = fetch(&topic, 5, 0);
+    assert_eq!(
+        code(fetched(&mut wire, unknown, 12).await),
+        ErrorCode::UnknownTopicOrPartition
+    );
+    let mut unknown = fetch(&topic, 0, 0);
+    unknown.topics[0].topic_id = uuid::Uuid::from_u128(7);
+    assert_eq!(
+        code(fetched(&mut wire, unknown, 13).await),
+        ErrorCode::UnknownTopicId
+    );
+
+    let current = door.log.leader_epoch();
+    for (believed, expected) in [
+        (current, ErrorCode::None),
+        (current + 1, ErrorCode::UnknownLeaderEpoch),
+    ] {
+        let mut request = fetch(&topic, 0, 0);
+        request.topics[0].partitions[0].current_leader_epoch = believed;
+        assert_eq!(code(fetched(&mut wire, request, 12).await), expected);
+    }
+    let session = FetchRequest {
+        session_id: 5,
+        session_epoch: 1,
+        ..fetch(&topic, 0, 0)
+    };
+    let refused = wire.ask(session, 12).await;
+    assert_eq!(
+        ErrorCode(refused.error_code),
+        ErrorCode::FetchSessionIdNotFound
+    );
+    door.close().await;
+}
+
+async fn position(
+    wire: &mut Wire,
+    topic: &Topic,
+    timestamp: i64,
+    version: i16,
+) -> ListOffsetsPartitionResponse {
+    let wanted = ListOffsetsPartition {
+        timestamp,
+        ..Default::default()
+    };
+    let topics = vec![ListOffsetsTopic {
+        name: topic.name().into(),
+        partitions: vec![wanted],
+    }];
+    let request = ListOffsetsRequest {
+        replica_id: -1,
+        topics,
+        ..Default::default()
+    };
+    wire.ask(request, version)
+        .await
+        .topics
+        .remove(0)
+        .partitions
+        .remove(0)
+}
+
+/// A batch whose records have these timestamps.
+fn batch_at(timestamps: &[i64]) -> Bytes {
+    let record = |&timestamp_ms: &i64| Record {
+        timestamp_ms,
+        value: Some(Bytes::from_static(b"v")),
+        ..Default::default()
+    };
+    super::super::client::encode_records(&timestamps.iter().map(record).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn list_offsets_knows_both_ends_and_times() {
+    let door = Door::open().await;
+    let topic = door.topic("t", 1).await;
+    let mut wire = door.wire().await;
+    let empty = position(&mut wire, &topic, 1, 7).await;
+    assert_eq!(
+        (empty.error_code, empty.offset, empty.timestamp),
+        (0, -1, -1)
+    );
+    for timestamps in [&[1000, 2000][..], &[5000, 3000]] {
+        produced(&mut wire, produce(&topic, 0, batch_at(timestamps)), 9).await;
+    }
+    let epoch = door.log.leader_epoch();
+    for version in 1..=11 {
+        let found = position(&mut wire, &topic, -1, version).await;
+        assert_eq!(
+            (found.offset, found.timestamp),
+            (4, -1),
+            "version {version}"
+        );
+        assert_eq!(found.leader_epoch, if version >= 4 { epoch } else { -1 });
+        let found = position(&mut wire, &topic, -2, version).await;
+        assert_eq!((found.offset, found.timestamp), (0, -1));
+        for (at, offset, timestamp) in [(0, 0, 1000), (1500, 1, 2000), (2001, 2, 5000)] {
+            let found = position(&mut wire, &topic, at, version).await;
+            assert_eq!(
+                (found.offset, found.timestamp),
+                (offset, timestamp),
+                "at {at}"
+            );
+        }
+        let found = position(&mut wire, &topic, 5001, version).await;
+        assert_eq!(
+            (found.error_code, found.offset),
+            (0, -1),
+            "later than every record"
+        );
+    }
+    let largest = position(&mut wire, &topic, -3, 7).await;
+    assert_eq!((largest.offset, largest.timestamp), (2, 5000));
+    let early = position(&mut wire, &topic, -3, 6).await;
+    assert_eq!(ErrorCode(early.error_code), ErrorCode::UnsupportedVersion);
+    assert_eq!(position(&mut wire, &topic, -4, 8).await.offset, 0);
+    assert_eq!(position(&mut wire, &topic, -5, 9).await.offset, -1);
+    door.close().await;
+}
+
+async fn epoch_end(wire: &mut Wire, topic: &Topic, epoch: i32) -> OffsetForLeaderPartitionResult {
+    let wanted = OffsetForLeaderPartition {
+        leader_epoch: epoch,
+        ..Default::default()
+    };
+    let topics = vec![OffsetForLeaderTopic {
+        topic: topic.name().into(),
+        partitions: vec![wanted],
+    }];
+    let request = OffsetForLeaderEpochRequest {
+        replica_id: -1,
+        topics,
+    };
+    wire.ask(request, 4)
+        .await
+        .topics
+        .remove(0)
+        .partitions
+        .remove(0)
+}
+
+#[tokio::test]
+async fn epochs_end_where_the_next_start_began() {
+    let door = Door::open().await;
+    let topic = door.topic("t", 1).await;
+    let first = door.log.leader_epoch();
+    let mut wire = door.wire().await;
+    for _ in 0..5 {
+        produced(&mut wire, produce(&topic, 0, batch(&["a", "b"])), 9).await;
+    }
+    let dir = door.close().await;
+
+    let door = Door::open_in(dir, KafkaConfig::default()).await;
+    let topic = door.log.topic("t").unwrap();
+    let second = door.log.leader_epoch();
+    assert!(second > first);
+    let mut wire = door.wire().await;
+    for _ in 0..3 {
+        produced(&mut wire, produce(&topic, 0, batch(&["c"])), 9).await;
+    }
+    let end = epoch_end(&mut wire, &topic, first).await;
+    assert_eq!(
+        (end.error_code, end.leader_epoch, end.end_offset),
+        (0, first, 10)
+    );
+    let end = epoch_end(&mut wire, &topic, second).await;
+    assert_eq!((end.leader_epoch, end.end_offset), (second, 13));
+    let end = epoch_end(&mut wire, &topic, second + 1).await;
+    assert_eq!((end.leader_epoch, end.end_offset), (-1, -1));
+
+    let mut stale = fetch(&topic, 0, 0);
+    stale.topics[0].partitions[0].current_leader_epoch = first;
+    let refused = fetched(&mut wire, stale, 12).await;
+    assert_eq!(ErrorCode(refused.error_code), ErrorCode::FencedLeaderEpoch);
+    assert_eq!(position(&mut wire, &topic, -2, 7).await.leader_epoch, first);
+    assert_eq!(
+        position(&mut wire, &topic, -1, 7).await.leader_epoch,
+        second
+    );
+    door.close().await;
+}
+
+#[tokio::test]
+async fn the_client_writes_and_reads_what_it_wrote() {
+    let door = Door::open().await;
+    let mut client = door.client().await;
+    client.create_topic("t", 3, &[]).await.unwrap();
+    let topics = client.topics().await.unwrap();
+    let topic = topics.iter().find(|topic| topic.name == "t").unwrap();
+    assert_eq!(
+        (topic.internal, topic.partitions.as_slice()),
+        (false, &[0, 1, 2][..])
+    );
+
+    let record = |n: u8| Record {
+        timestamp_ms: i64::from(n) * 1000,
+        key: Some(Bytes::from_static(b"key")),
+        value: n.is_multiple_of(2).then(|| Bytes::from(vec![n])),
+        headers: vec![
+            holdfast_storage::log::Header::new("h", "1"),
+            holdfast_storage::log::Header::new("h", "2"),
+        ],
+    };
+    let records: Vec<Record> = (1..=3).map(record).collect();
+    assert_eq!(client.produce("t", 2, records.clone()).await.unwrap(), 0);
+    assert_eq!(client.offsets("t", 2).await.unwrap(), (0, 3));
+    let read = client.fetch("t", 2, 1, Duration::ZERO).await.unwrap();
+    let expected: Vec<_> = records.into_iter().enumerate().skip(1).collect();
+    assert_eq!(read.len(), 2);
+    for (stored, (n, record)) in read.into_iter().zip(expected) {
+        assert_eq!((stored.offset, stored.record), (offset(n as i64), record));
+    }
+    assert_eq!(client.offset_for_time("t", 2, 2000).await.unwrap(), Some(1));
+    assert_eq!(client.offset_for_time("t", 2, 9000).await.unwrap(), None);
+    assert!(
+        client
+            .fetch("t", 2, 3, Duration::from_millis(20))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let refused = client.fetch("t", 2, 99, Duration::ZERO).await.unwrap_err();
+    assert_eq!(refused.to_string(), "t/2: OFFSET_OUT_OF_RANGE");
+    let refused = client.produce("nobody", 0, Vec::new()).await.unwrap_err();
+    assert_eq!(refused.to_string(), "nobody: UNKNOWN_TOPIC_OR_PARTITION");
+    door.close().await;
+}

@@ -1,0 +1,192 @@
+//! Frames, versions, limits and shutdown.
+
+use super::super::protocol::messages::{ApiVersionsRequest, FetchRequest, MetadataRequest};
+use super::super::protocol::{ApiKey, ErrorCode, Response, decode_response};
+use super::super::{KafkaConfig, StartError, start};
+use super::*;
+
+#[tokio::test]
+async fn api_versions_lists_the_table() {
+    let door = Door::open().await;
+    let mut wire = door.wire().await;
+    for version in 0..=4 {
+        let response = wire.ask(ApiVersionsRequest::default(), version).await;
+        assert_eq!(response.error_code, 0);
+        assert_eq!(response.api_keys.len(), ApiKey::ALL.len());
+        let produce = response
+            .api_keys
+            .iter()
+            .find(|api| api.api_key == 0)
+            .unwrap();
+        assert_eq!((produce.min_version, produce.max_version), (0, 13));
+        assert_eq!(response.supported_features.is_empty(), version < 4);
+    }
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_future_api_versions_is_answered_in_version_0_with_the_list() {
+    let door = Door::open().await;
+    let mut wire = door.wire().await;
+    wire.send_bytes(b"\x00\x00\x00\x0d\x00\x12\x00\x63\x00\x00\x00\x09\xff\xff\x00\x02\x61")
+        .await;
+    let frame = wire.frame().await.unwrap();
+    let (correlation_id, response) = decode_response(ApiKey::ApiVersions, 0, frame).unwrap();
+    let Response::ApiVersions(response) = response else {
+        panic!("another API")
+    };
+    assert_eq!(
+        (correlation_id, response.error_code),
+        (9, ErrorCode::UnsupportedVersion.code())
+    );
+    assert_eq!(response.api_keys.len(), ApiKey::ALL.len());
+    let again = wire.ask(ApiVersionsRequest::default(), 3).await;
+    assert_eq!(again.error_code, 0, "the connection lives on");
+    door.close().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_closes_its_connection_and_no_other() {
+    let door = Door::open().await;
+    let mut bystander = door.wire().await;
+    let hostile: [&[u8]; 7] = [
+        // Produce in version 2: advertised, not served.
+        b"\x00\x00\x00\x0a\x00\x00\x00\x02\x00\x00\x00\x01\xff\xff",
+        // An API that does not exist.
+        b"\x00\x00\x00\x0a\x7f\xff\x00\x00\x00\x00\x00\x01\xff\xff",
+        // A frame of -1 bytes, of 2 GB, and one that is too large without records.
+        b"\xff\xff\xff\xff\x00\x03",
+        b"\x7f\xff\xff\xff\x00\x00",
+        b"\x00\x50\x00\x00\x00\x03",
+        // An array of two billion topics.
+        b"\x00\x00\x00\x0e\x00\x03\x00\x01\x00\x00\x00\x01\xff\xff\x7f\xff\xff\xff",
+        // HTTP.
+        b"GET / HTTP/1.1\r\n\r\n",
+    ];
+    for bytes in hostile {
+        let mut wire = door.wire().await;
+        wire.send_bytes(bytes).await;
+        assert!(wire.frame().await.is_none(), "{bytes:?}");
+    }
+    assert_eq!(door.handle.stats().connections_broken, 7);
+    assert_eq!(
+        bystander
+            .ask(ApiVersionsRequest::default(), 3)
+            .await
+            .error_code,
+        0
+    );
+    door.close().await;
+}
+
+#[tokio::test]
+async fn requests_that_arrive_byte_by_byte_or_together_are_answered_in_order() {
+    let door = Door::open().await;
+    let mut wire = door.wire().await;
+    let mut together = Vec::new();
+    for id in 1..=100 {
+        let request = ApiVersionsRequest::default().into();
+        let frame = protocol::encode_request(&request, 3, id, &Str::default()).unwrap();
+        together.extend_from_slice(&frame.into_bytes());
+    }
+    let (slowly, at_once) = together.split_at(150);
+    for byte in slowly {
+        wire.send_bytes(std::slice::from_ref(byte)).await;
+    }
+    wire.send_bytes(at_once).await;
+    for id in 1..=100 {
+        wire.receive::<ApiVersionsRequest>(3, id).await;
+    }
+    door.close().await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_until_another_leaves() {
+    let door = Door::open_with(KafkaConfig {
+        connections_max: 1,
+        ..Default::default()
+    })
+    .await;
+    let mut first = door.wire().await;
+    first.ask(ApiVersionsRequest::default(), 0).await;
+    let mut second = door.wire().await;
+    assert!(second.frame().await.is_none());
+    assert_eq!(door.handle.stats().connections_refused, 1);
+    drop(first);
+    in_time(async {
+        while door.handle.stats().connections > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut third = door.wire().await;
+    assert_eq!(
+        third.ask(ApiVersionsRequest::default(), 0).await.error_code,
+        0
+    );
+    door.close().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_waiting_one_is_not() {
+    let door = Door::open_with(KafkaConfig {
+        idle_timeout_s: 1,
+        ..Default::default()
+    })
+    .await;
+    let topic = door.topic("t", 1).await;
+    let mut idle = door.wire().await;
+    let mut waiting = door.wire().await;
+    let request = FetchRequest {
+        max_wait_ms: 2500,
+        ..super::fetch(&topic, 0, 0)
+    };
+    let id = waiting.send(request, 11).await;
+    assert!(idle.frame().await.is_none());
+    let response = waiting.receive::<FetchRequest>(11, id).await;
+    assert_eq!(response.responses.len(), 1);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn stopping_answers_who_waits_and_ends_every_connection() {
+    let door = Door::open().await;
+    let topic = door.topic("t", 1).await;
+    let mut wire = door.wire().await;
+    let request = FetchRequest {
+        max_wait_ms: 60_000,
+        ..super::fetch(&topic, 0, 0)
+    };
+    let id = wire.send(request, 11).await;
+    // Answered behind the Fetch, so the Fetch is known to wait when this one has been read.
+    let mut other = door.wire().await;
+    other.ask(MetadataRequest::default(), 12).await;
+    door.stop.cancel();
+    in_time(door.handle.stopped()).await;
+    assert_eq!(door.handle.stats().connections, 0);
+    if let Some(frame) = wire.frame().await {
+        let (answered, _) = decode_response(ApiKey::Fetch, 11, frame).unwrap();
+        assert_eq!(answered, id);
+    }
+}
+
+#[tokio::test]
+async fn a_door_to_the_world_needs_the_word_for_it() {
+    let door = Door::open().await;
+    let listen = "0.0.0.0:0".parse().unwrap();
+    let config = KafkaConfig {
+        listen,
+        ..Default::default()
+    };
+    let refused = start(config.clone(), door.log.clone(), door.stop.clone()).await;
+    assert!(matches!(refused, Err(StartError::Anonymous(_))));
+    let config = KafkaConfig {
+        allow_anonymous: true,
+        ..config
+    };
+    let open = start(config, door.log.clone(), door.stop.clone())
+        .await
+        .unwrap();
+    door.stop.cancel();
+    in_time(open.stopped()).await;
+}

@@ -1,0 +1,309 @@
+//! One TCP connection from accept to close: handshake, session, and what is due afterwards.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use holdfast_storage::log::LogState;
+use rumqttd::protocol::ConnectReturnCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use super::Door;
+use super::codec;
+use super::connect::{self, Admitted, Connect, Refusal, Unreadable};
+use super::message::{ConnectionId, LiveMessage};
+use super::publish::{Publish, QoS};
+use super::record::{Arrival, Publisher};
+use super::session::{End, Session, SessionStart};
+use super::stats::{add, sub};
+
+/// How long a will may take to become durable.
+const WILL_MAX: Duration = Duration::from_secs(30);
+/// How long a client that is turned away may take to read why.
+const REFUSAL_MAX: Duration = Duration::from_secs(2);
+
+/// A connection that got no session.
+#[derive(Debug, thiserror::Error)]
+enum NoSession {
+    #[error("it closed before its CONNECT was whole")]
+    Closed,
+    #[error("no CONNECT in time")]
+    TimedOut,
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    #[error("{reason} (client {client:?})")]
+    Refused { client: String, reason: Refusal },
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Serves one connection. `busy` ones are let in as far as to be told so.
+pub(super) async fn connection(
+    door: Arc<Door>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    busy: bool,
+) {
+    // Small packets answer small packets here; nothing is won by holding them back.
+    let _ = stream.set_nodelay(true);
+    let mut buffer = BytesMut::new();
+    let limit = Duration::from_millis(door.config.handshake_timeout_ms);
+    let shaken = tokio::select! {
+        shaken = timeout(limit, shake(&door, &mut stream, &mut buffer, peer, busy)) => shaken,
+        () = door.shutdown.cancelled() => return,
+    }
+    .unwrap_or(Err(NoSession::TimedOut));
+    match shaken {
+        Ok((connect, admitted)) => session(door, stream, peer, buffer, connect, admitted).await,
+        Err(error) => {
+            add(&door.stats.refused_total, 1);
+            if matches!(error, NoSession::Unreadable(_)) {
+                add(&door.stats.malformed, 1);
+            }
+            info!(%peer, reason = %error, "connection refused");
+        }
+    }
+}
+
+async fn shake(
+    door: &Door,
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+    peer: SocketAddr,
+    busy: bool,
+) -> Result<(Connect, Admitted), NoSession> {
+    let connect = loop {
+        match connect::read(buffer) {
+            Ok(Some(connect)) => break connect,
+            Ok(None) => {}
+            Err(error) => {
+                if matches!(error, Unreadable::UnknownVersion { .. }) {
+                    tell(stream, &connect::unknown_version_packet()).await;
+                }
+                return Err(error.into());
+            }
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(NoSession::Closed);
+        }
+    };
+    let decided = if busy {
+        Err(Refusal::Busy)
+    } else if !matches!(door.log.state(), LogState::Accepting) {
+        Err(Refusal::Unavailable)
+    } else {
+        connect::decide(&connect, &door.config, &door.auth, peer.ip())
+    };
+    match decided {
+        Ok(admitted) => Ok((connect, admitted)),
+        Err(reason) => {
+            tell(stream, &connect::refusal_packet(reason, connect.version)).await;
+            Err(refused(connect.client_id, reason))
+        }
+    }
+}
+
+fn refused(client: String, reason: Refusal) -> NoSession {
+    NoSession::Refused {
+        client: client.chars().take(64).collect(),
+        reason,
+    }
+}
+
+/// A client that does not listen is not told.
+async fn tell(stream: &mut TcpStream, packet: &[u8]) {
+    let _ = timeout(REFUSAL_MAX, async {
+        stream.write_all(packet).await?;
+        stream.shutdown().await
+    })
+    .await;
+}
+
+async fn session(
+    door: Arc<Door>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    buffer: BytesMut,
+    connect: Connect,
+    admitted: Admitted,
+) {
+    let connection = door.next_connection.fetch_add(1, Ordering::Relaxed);
+    let client = admitted.client_id.clone();
+    let taken_over = match door
+        .registry
+        .enter(&client, admitted.owner.as_deref(), connection)
+    {
+        Ok(taken_over) => taken_over,
+        Err(error) => {
+            add(&door.stats.refused_total, 1);
+            info!(%peer, client, reason = %error, "connection refused");
+            tell(
+                &mut stream,
+                &connect::refusal_packet(Refusal::BadClientId, connect.version),
+            )
+            .await;
+            return;
+        }
+    };
+    let mut out = BytesMut::new();
+    let properties = connect::connack_properties(&connect, &admitted, &door.config);
+    codec::write_connack(
+        ConnectReturnCode::Success,
+        properties,
+        connect.version,
+        &mut out,
+    );
+    add(&door.stats.connections, 1);
+    add(&door.stats.accepted_total, 1);
+    debug!(%peer, client, version = ?connect.version, "client connected");
+    let session = Session::new(
+        Arc::clone(&door),
+        SessionStart {
+            connection,
+            version: connect.version,
+            client: client.clone(),
+            keep_alive_s: admitted.keep_alive_s,
+            receive_max: connect.receive_max,
+            packet_bytes_max: connect.packet_bytes_max,
+            taken_over,
+            buffer,
+            out,
+        },
+    );
+    let end = AssertUnwindSafe(session.run(stream)).catch_unwind().await;
+    door.registry.leave(&client, connection);
+    door.fanout.leave(connection).await;
+    sub(&door.stats.connections, 1);
+    note_end(&door, &client, end.as_ref().ok());
+    if let Ok(End::TopicMissing(_)) = &end {
+        make_topics_again(&door).await;
+    }
+    if let Some(will) = connect
+        .will
+        .filter(|_| end.as_ref().map_or(true, End::will_is_due))
+    {
+        publish_will(&door, &client, will).await;
+    }
+}
+
+fn note_end(door: &Door, client: &str, end: Option<&End>) {
+    let stats = &door.stats;
+    match end {
+        None => warn!(
+            client,
+            "session panicked: its connection is closed, no other is touched"
+        ),
+        Some(End::Disconnected { .. } | End::Closed | End::Shutdown) => {
+            debug!(client, end = ?end, "client disconnected");
+        }
+        Some(End::Io(error)) => debug!(client, %error, "connection lost"),
+        Some(End::KeepAlive) => {
+            add(&stats.keep_alive_timeouts, 1);
+            info!(
+                client,
+                "nothing was heard for one and a half keep-alives: connection closed"
+            );
+        }
+        Some(End::Stalled) => {
+            warn!(
+                client,
+                "client does not read what it is sent: connection closed"
+            );
+        }
+        Some(End::TakenOver) => {
+            add(&stats.taken_over, 1);
+            info!(
+                client,
+                "the same client connected again: the older connection is closed"
+            );
+        }
+        Some(End::Fault(fault)) => {
+            add(&stats.malformed, 1);
+            warn!(client, reason = %fault, "client broke the protocol: connection closed");
+        }
+        Some(End::Storage(error)) => {
+            add(&stats.storage_failures, 1);
+            warn!(client, %error, "the log refused a write: acknowledgement withheld, connection closed");
+        }
+        Some(End::TopicMissing(topic)) => {
+            add(&stats.storage_failures, 1);
+            warn!(
+                client,
+                topic, "the log topic of a route does not exist: connection closed"
+            );
+        }
+    }
+}
+
+async fn make_topics_again(door: &Door) {
+    if let Err(error) = door.routes.ensure_topics(&door.log).await {
+        warn!(%error, "the log topics of the routes could not be made");
+    }
+}
+
+/// Through the log like any other publish; forwarded live once it is durable.
+async fn publish_will(door: &Door, client: &str, will: Publish) {
+    match timeout(WILL_MAX, keep_will(door, client, will)).await {
+        Ok(Ok(message)) => {
+            add(&door.stats.wills, 1);
+            if door.fanout.anyone() {
+                door.fanout.publish(vec![message]).await;
+            }
+        }
+        Ok(Err(error)) => warn!(client, error, "will was not published"),
+        Err(_) => warn!(
+            client,
+            "will was not published: it did not become durable in time"
+        ),
+    }
+}
+
+async fn keep_will(door: &Door, client: &str, will: Publish) -> Result<LiveMessage, String> {
+    let arrival = Arrival::now();
+    let mut publisher = Publisher::new(client, door.topic_limits, 0);
+    let accepted = publisher
+        .accept(&will, &arrival, &door.routes, &door.log)
+        .map_err(|error| error.to_string())?;
+    if let Some(record) = accepted.record {
+        let appended = door
+            .log
+            .append_all(vec![record])
+            .await
+            .map_err(|error| error.to_string())?;
+        appended.await.map_err(|error| error.to_string())?;
+    }
+    let message = live_will(will, &accepted.topic, &arrival);
+    if message.retain
+        && let Some(write) = door.retained.set(message.clone())
+    {
+        write.durable().await.map_err(|error| error.to_string())?;
+    }
+    Ok(message)
+}
+
+fn live_will(will: Publish, topic: &Bytes, arrival: &Arrival) -> LiveMessage {
+    let properties = will.properties.as_deref();
+    let expiry_ms = properties
+        .and_then(|p| p.expiry_s)
+        .map(|s| i64::from(s) * 1000);
+    LiveMessage {
+        topic: String::from_utf8_lossy(topic).into_owned(),
+        properties: properties.map(|p| p.to_wire()).unwrap_or_default(),
+        expires_at_ms: expiry_ms.map(|ms| arrival.timestamp_ms.saturating_add(ms)),
+        qos: if will.qos == QoS::AtMostOnce {
+            QoS::AtMostOnce
+        } else {
+            QoS::AtLeastOnce
+        },
+        retain: will.retain,
+        publisher: ConnectionId::default(),
+        payload: will.payload,
+    }
+}

@@ -1,0 +1,577 @@
+//! The loop of one session.
+
+use std::collections::HashSet;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use holdfast_storage::log::AppendError;
+use rumqttd::protocol::{DisconnectReasonCode, Packet};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::inbound::{Burst, Durable, Inbound};
+use super::outbound::Outbound;
+use crate::mqtt::Door;
+use crate::mqtt::codec;
+use crate::mqtt::frame::{self, Fault, Frame, Kind, Version};
+use crate::mqtt::message::{ConnectionId, Delivery, DeliveryQueue};
+use crate::mqtt::publish;
+use crate::mqtt::reason;
+use crate::mqtt::record::{Arrival, Publisher, Refused};
+use crate::mqtt::stats::add;
+use crate::mqtt::topic::{SubscriptionKey, TopicLimits};
+
+/// Bytes that wait for the socket before no more messages are delivered.
+const OUT_DELIVER_MAX: usize = 256 << 10;
+/// Bytes that wait for the socket before the client is no longer read: it does not take its
+/// acknowledgements.
+const OUT_READ_MAX: usize = 1 << 20;
+/// Messages taken off the delivery queue at once.
+const DELIVERIES_AT_ONCE: usize = 256;
+const READ_BYTES_MIN: usize = 4 << 10;
+const READ_BYTES_MAX: usize = 256 << 10;
+/// How long an ended session waits for what it has submitted to become durable.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long an ended session tries to tell its client why.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// Bytes read and thrown away so that closing does not reset the connection before the client has
+/// read the goodbye.
+const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client said DISCONNECT.
+    Disconnected {
+        /// MQTT 5: it wants its will published all the same.
+        with_will: bool,
+    },
+    /// The client closed the connection without DISCONNECT.
+    Closed,
+    Io(io::Error),
+    KeepAlive,
+    /// The client does not read what we send.
+    Stalled,
+    TakenOver,
+    Shutdown,
+    Fault(Fault),
+    Storage(AppendError),
+    /// The log topic of a route does not exist; it is made again.
+    TopicMissing(String),
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> End {
+        End::Fault(fault)
+    }
+}
+
+impl End {
+    /// Reason code of the DISCONNECT an MQTT 5 client gets.
+    fn goodbye(&self) -> Option<u8> {
+        match self {
+            End::Disconnected { .. } | End::Closed | End::Io(_) => None,
+            End::KeepAlive => Some(reason::KEEP_ALIVE_TIMEOUT),
+            End::Stalled => Some(reason::QUOTA_EXCEEDED),
+            End::TakenOver => Some(reason::SESSION_TAKEN_OVER),
+            End::Shutdown => Some(reason::SHUTTING_DOWN),
+            End::Fault(fault) => Some(fault.reason),
+            End::Storage(AppendError::TooLarge { .. }) => Some(reason::PACKET_TOO_LARGE),
+            End::Storage(_) => Some(reason::QUOTA_EXCEEDED),
+            End::TopicMissing(_) => Some(reason::SERVER_BUSY),
+        }
+    }
+
+    /// Whether the client's will is due. Not at shutdown: the node goes, not the client, and the
+    /// standard leaves that case to the server.
+    pub(crate) fn will_is_due(&self) -> bool {
+        match self {
+            End::Disconnected { with_will } => *with_will,
+            End::Shutdown => false,
+            _ => true,
+        }
+    }
+}
+
+/// What a session begins with.
+pub(crate) struct SessionStart {
+    pub(crate) connection: ConnectionId,
+    pub(crate) version: Version,
+    pub(crate) client: String,
+    /// 0: none.
+    pub(crate) keep_alive_s: u16,
+    /// QoS 1 messages the client takes unacknowledged.
+    pub(crate) receive_max: u16,
+    /// Largest packet the client takes.
+    pub(crate) packet_bytes_max: u32,
+    pub(crate) taken_over: CancellationToken,
+    /// Read after the CONNECT.
+    pub(crate) buffer: BytesMut,
+    /// To be sent first.
+    pub(crate) out: BytesMut,
+}
+
+/// One connected client.
+pub(crate) struct Session {
+    door: Arc<Door>,
+    connection: ConnectionId,
+    version: Version,
+    client: String,
+    keep_alive: Option<Duration>,
+    taken_over: CancellationToken,
+    buffer: BytesMut,
+    out: BytesMut,
+    publisher: Publisher,
+    inbound: Inbound,
+    outbound: Outbound,
+    queue: Arc<DeliveryQueue>,
+    deliveries: mpsc::Receiver<Delivery>,
+    subscriptions: HashSet<SubscriptionKey>,
+    read_bytes: usize,
+    last_packet: Instant,
+    written: u64,
+    written_at_last_tick: Option<u64>,
+}
+
+enum Event {
+    Durable(Result<Option<Durable>, AppendError>),
+    Written(io::Result<usize>),
+    Readable(io::Result<()>),
+    Deliveries,
+    Tick,
+    End(End),
+}
+
+/// What stops a burst.
+enum Stop {
+    /// No more whole packets, or no more may be taken now.
+    Enough,
+    Control(Box<Packet>),
+}
+
+impl Session {
+    pub(crate) fn new(door: Arc<Door>, start: SessionStart) -> Session {
+        let config = &door.config;
+        let (queue, deliveries) = DeliveryQueue::new(
+            start.client.clone(),
+            config.outgoing_messages_max,
+            config.outgoing_bytes_max,
+        );
+        let publisher = Publisher::new(&start.client, door.topic_limits, config.topic_alias_max);
+        let outbound = Outbound::new(
+            start.version,
+            start.receive_max.min(config.outgoing_in_flight_max),
+            usize::try_from(start.packet_bytes_max).unwrap_or(usize::MAX),
+        );
+        // One and a half times, as the standard says.
+        let keep_alive = (start.keep_alive_s > 0)
+            .then(|| Duration::from_millis(u64::from(start.keep_alive_s) * 1500));
+        Session {
+            connection: start.connection,
+            version: start.version,
+            client: start.client,
+            keep_alive,
+            taken_over: start.taken_over,
+            buffer: start.buffer,
+            out: start.out,
+            publisher,
+            inbound: Inbound::default(),
+            outbound,
+            queue,
+            deliveries,
+            subscriptions: HashSet::new(),
+            read_bytes: READ_BYTES_MIN,
+            last_packet: Instant::now(),
+            written: 0,
+            written_at_last_tick: None,
+            door,
+        }
+    }
+
+    /// Serves the client until the session ends, and finishes what it had begun.
+    pub(crate) async fn run(mut self, stream: TcpStream) -> End {
+        let (mut reader, mut writer) = stream.into_split();
+        let end = self.serve(&mut reader, &mut writer).await;
+        if matches!(end, End::Shutdown) {
+            self.drain().await;
+            self.say_goodbye(&end, reader, writer).await;
+        } else {
+            self.say_goodbye(&end, reader, writer).await;
+            if !matches!(end, End::Storage(_)) {
+                self.drain().await;
+            }
+        }
+        end
+    }
+
+    async fn serve(&mut self, reader: &mut OwnedReadHalf, writer: &mut OwnedWriteHalf) -> End {
+        let door = Arc::clone(&self.door);
+        let mut batch = Vec::new();
+        let tick = sleep_until(self.next_tick());
+        tokio::pin!(tick);
+        loop {
+            if let Err(end) = self.take_packets().await {
+                return end;
+            }
+            self.outbound
+                .write(&mut self.out, OUT_DELIVER_MAX, &door.stats);
+            let reading = self.may_read();
+            let delivering =
+                self.out.len() < OUT_DELIVER_MAX && self.outbound.waiting() < DELIVERIES_AT_ONCE;
+            let event = tokio::select! {
+                biased;
+                () = self.taken_over.cancelled() => Event::End(End::TakenOver),
+                () = door.shutdown.cancelled() => Event::End(End::Shutdown),
+                durable = poll_fn(|cx| self.inbound.poll_durable(cx, &door.retained)) => Event::Durable(durable),
+                written = writer.write_buf(&mut self.out), if !self.out.is_empty() => Event::Written(written),
+                ready = reader.readable(), if reading => Event::Readable(ready),
+                _ = self.deliveries.recv_many(&mut batch, DELIVERIES_AT_ONCE), if delivering => Event::Deliveries,
+                () = &mut tick => Event::Tick,
+            };
+            let outcome = match event {
+                Event::Durable(Ok(durable)) => {
+                    self.settle(durable).await;
+                    Ok(())
+                }
+                Event::Durable(Err(error)) => Err(End::Storage(error)),
+                Event::Written(Ok(0)) => Err(End::Closed),
+                Event::Written(Ok(bytes)) => {
+                    self.written = self.written.wrapping_add(bytes as u64);
+                    Ok(())
+                }
+                Event::Readable(Ok(())) => self.read(reader),
+                Event::Written(Err(error)) | Event::Readable(Err(error)) => Err(End::Io(error)),
+                Event::Deliveries => {
+                    self.queue.taken(&batch);
+                    self.outbound.push(batch.drain(..));
+                    Ok(())
+                }
+                Event::Tick => {
+                    let checked = self.check_timers();
+                    tick.as_mut().reset(self.next_tick());
+                    checked
+                }
+                Event::End(end) => Err(end),
+            };
+            if let Err(end) = outcome {
+                return end;
+            }
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        !self.inbound.is_submitting()
+            && self.inbound.publishes() < usize::from(self.door.config.in_flight_max)
+            && self.inbound.bytes() < self.door.config.in_flight_bytes_max
+            && self.out.len() < OUT_READ_MAX
+    }
+
+    /// The socket says it is readable.
+    fn read(&mut self, reader: &OwnedReadHalf) -> Result<(), End> {
+        if self.buffer.is_empty() {
+            // Frames cut off it keep the old buffer alive; an idle connection keeps none.
+            self.buffer = BytesMut::with_capacity(self.read_bytes);
+        } else {
+            self.buffer.reserve(self.read_bytes);
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        match reader.try_read_buf(&mut self.buffer) {
+            Ok(0) => Err(End::Closed),
+            Ok(bytes) => {
+                if bytes >= room {
+                    self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+                } else if bytes < self.read_bytes / 4 {
+                    self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(End::Io(error)),
+        }
+    }
+
+    /// Takes every packet in the buffer that may be taken now.
+    async fn take_packets(&mut self) -> Result<(), End> {
+        loop {
+            if self.buffer.is_empty() || !self.may_read() {
+                return Ok(());
+            }
+            let mut burst = Burst::default();
+            let stop = self.take_burst(&mut burst);
+            // What came before a breach was sent in good order and is kept.
+            self.submit(burst);
+            match stop? {
+                Stop::Enough => return Ok(()),
+                Stop::Control(packet) => self.control(*packet).await?,
+            }
+        }
+    }
+
+    fn submit(&mut self, burst: Burst) {
+        if burst.is_empty() {
+            return;
+        }
+        let stats = &self.door.stats;
+        add(&stats.received_total, burst.received);
+        add(&stats.received_bytes, burst.payload_bytes);
+        add(&stats.routed, burst.routed);
+        add(&stats.unrouted, burst.received - burst.routed);
+        self.inbound.submit(burst, &self.door.log);
+    }
+
+    fn take_burst(&mut self, burst: &mut Burst) -> Result<Stop, End> {
+        let door = Arc::clone(&self.door);
+        let config = &door.config;
+        let packet_bytes_max = config.packet_bytes_max as usize;
+        let held_max = usize::from(config.in_flight_max);
+        let anyone_live = door.fanout.anyone();
+        let mut arrival = None;
+        loop {
+            let full = burst.publishes() + self.inbound.publishes() >= held_max
+                || burst.bytes() + self.inbound.bytes() >= config.in_flight_bytes_max;
+            let Some(frame) = frame::next(&self.buffer, self.version, packet_bytes_max)? else {
+                return Ok(Stop::Enough);
+            };
+            if full {
+                self.over_receive_maximum(burst, frame)?;
+                return Ok(Stop::Enough);
+            }
+            let packet = self.buffer.split_to(frame.len);
+            let arrival = arrival.get_or_insert_with(|| {
+                self.last_packet = Instant::now();
+                Arrival::now()
+            });
+            if frame.kind != Kind::Publish {
+                match self.quick(packet, frame)? {
+                    Some(control) => return Ok(Stop::Control(Box::new(control))),
+                    None => continue,
+                }
+            }
+            let publish = publish::read(
+                packet.freeze(),
+                frame,
+                self.version,
+                config.user_properties_max,
+            )?;
+            match self
+                .publisher
+                .accept(&publish, arrival, &door.routes, &door.log)
+            {
+                Ok(accepted) => {
+                    burst.push(
+                        publish,
+                        accepted,
+                        frame.len,
+                        arrival.timestamp_ms,
+                        anyone_live,
+                    );
+                }
+                Err(Refused::Fault(fault)) => return Err(fault.into()),
+                Err(Refused::TopicMissing(topic)) => return Err(End::TopicMissing(topic)),
+            }
+        }
+    }
+
+    /// A client of 3.1.1 is just not read for a while; an MQTT 5 client was told its limit.
+    fn over_receive_maximum(&self, burst: &Burst, next: Frame) -> Result<(), Fault> {
+        let unacknowledged = self.inbound.unacknowledged() + burst.unacknowledged();
+        let over = self.version == Version::V5
+            && next.kind == Kind::Publish
+            && next.flags & 6 != 0
+            && unacknowledged >= usize::from(self.door.config.in_flight_max);
+        if over {
+            return Err(Fault::new(
+                reason::RECEIVE_MAXIMUM_EXCEEDED,
+                "more unacknowledged publishes than the receive maximum",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Handles what needs no waiting; gives back what does.
+    fn quick(&mut self, packet: BytesMut, frame: Frame) -> Result<Option<Packet>, Fault> {
+        match frame.kind {
+            Kind::PingReq if frame.len == frame.header_len => {
+                self.out.extend_from_slice(&codec::PINGRESP);
+                Ok(None)
+            }
+            Kind::PubAck => {
+                let Packet::PubAck(ack, _) = codec::read(packet, self.version)? else {
+                    return Err(Fault::malformed("a PUBACK that is none"));
+                };
+                self.outbound.acknowledged(ack.pkid).map(|()| None)
+            }
+            Kind::Subscribe | Kind::Unsubscribe | Kind::Disconnect => {
+                codec::read(packet, self.version).map(Some)
+            }
+            Kind::Connect => Err(Fault::protocol("a second CONNECT")),
+            Kind::PingReq | Kind::Publish => Err(Fault::malformed("a PINGREQ with a body")),
+        }
+    }
+
+    async fn control(&mut self, packet: Packet) -> Result<(), End> {
+        match packet {
+            Packet::Subscribe(subscribe, properties) => self.subscribe(subscribe, properties).await,
+            Packet::Unsubscribe(unsubscribe, _) => self.unsubscribe(unsubscribe).await,
+            Packet::Disconnect(disconnect, _) => {
+                let with_will = disconnect.reason_code != DisconnectReasonCode::NormalDisconnection;
+                Err(End::Disconnected { with_will })
+            }
+            _ => Err(Fault::protocol("a packet that is not due").into()),
+        }
+    }
+
+    /// A burst is durable: acknowledge, then forward.
+    async fn settle(&mut self, durable: Option<Durable>) {
+        let Some(durable) = durable else {
+            return;
+        };
+        self.out.extend_from_slice(&durable.acks);
+        add(&self.door.stats.acked, durable.acks.len() as u64 / 4);
+        let wanted = durable.wanted(&self.door.fanout, self.connection);
+        if !wanted.is_empty() {
+            self.door.fanout.publish(wanted).await;
+        }
+    }
+
+    fn next_tick(&self) -> Instant {
+        let stall = Instant::now() + Duration::from_millis(self.door.config.write_timeout_ms);
+        match self.keep_alive {
+            Some(keep_alive) => stall.min(self.last_packet + keep_alive),
+            None => stall,
+        }
+    }
+
+    fn check_timers(&mut self) -> Result<(), End> {
+        // Nothing went out from one tick to the next although something was to.
+        if !self.out.is_empty() && self.written_at_last_tick == Some(self.written) {
+            return Err(End::Stalled);
+        }
+        self.written_at_last_tick = (!self.out.is_empty()).then_some(self.written);
+        let Some(keep_alive) = self.keep_alive else {
+            return Ok(());
+        };
+        if !self.may_read() {
+            // It is we who do not listen.
+            self.last_packet = Instant::now();
+        } else if self.last_packet.elapsed() >= keep_alive {
+            return Err(End::KeepAlive);
+        }
+        Ok(())
+    }
+
+    /// Waits for what was submitted and forwards it: a client that publishes and leaves at once
+    /// has published.
+    async fn drain(&mut self) {
+        let door = Arc::clone(&self.door);
+        let drained = timeout(DRAIN_MAX, async {
+            while !self.inbound.is_empty() {
+                match poll_fn(|cx| self.inbound.poll_durable(cx, &door.retained)).await {
+                    Ok(durable) => self.settle(durable).await,
+                    Err(error) => {
+                        warn!(client = %self.client, %error, "publishes of an ended session were not stored");
+                        return;
+                    }
+                }
+            }
+        });
+        if drained.await.is_err() {
+            warn!(client = %self.client, "publishes of an ended session are not durable yet: not forwarded");
+        }
+    }
+
+    async fn say_goodbye(
+        &mut self,
+        end: &End,
+        mut reader: OwnedReadHalf,
+        mut writer: OwnedWriteHalf,
+    ) {
+        let Some(code) = end.goodbye() else {
+            return;
+        };
+        if self.version == Version::V5 {
+            self.out.extend_from_slice(&codec::disconnect(code));
+        }
+        let told = timeout(GOODBYE_MAX, async {
+            writer.write_all(&self.out).await?;
+            writer.shutdown().await?;
+            let mut discarded = BytesMut::with_capacity(READ_BYTES_MIN);
+            let mut left = LINGER_BYTES_MAX;
+            while left > 0 {
+                discarded.clear();
+                let bytes = reader.read_buf(&mut discarded).await?;
+                if bytes == 0 {
+                    break;
+                }
+                left = left.saturating_sub(bytes);
+            }
+            Ok::<(), io::Error>(())
+        });
+        // A client that does not listen is not told.
+        let _ = told.await;
+        self.out.clear();
+    }
+
+    pub(super) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    pub(super) fn client(&self) -> &str {
+        &self.client
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(super) fn topic_limits(&self) -> TopicLimits {
+        self.door.topic_limits
+    }
+
+    pub(super) fn out(&mut self) -> &mut BytesMut {
+        &mut self.out
+    }
+
+    pub(super) fn delivery_address(&self) -> (ConnectionId, Arc<DeliveryQueue>) {
+        (self.connection, Arc::clone(&self.queue))
+    }
+
+    /// Messages that may still wait for this subscriber.
+    pub(super) fn delivery_room(&self) -> usize {
+        self.door
+            .config
+            .outgoing_messages_max
+            .saturating_sub(self.outbound.waiting())
+    }
+
+    pub(super) fn deliver(&mut self, deliveries: Vec<Delivery>) {
+        self.outbound.push(deliveries);
+    }
+
+    pub(super) fn subscription_room(&self) -> usize {
+        self.door
+            .config
+            .subscriptions_per_client_max
+            .saturating_sub(self.subscriptions.len())
+    }
+
+    pub(super) fn is_subscribed(&self, key: &SubscriptionKey) -> bool {
+        self.subscriptions.contains(key)
+    }
+
+    pub(super) fn note_subscribed(&mut self, key: SubscriptionKey) {
+        self.subscriptions.insert(key);
+    }
+
+    pub(super) fn note_unsubscribed(&mut self, key: &SubscriptionKey) {
+        self.subscriptions.remove(key);
+    }
+}
