@@ -104,14 +104,12 @@ pub(super) fn run(arguments: &ProduceArgs) -> Result<(), CliError> {
 async fn produce(arguments: &ProduceArgs) -> Result<(), CliError> {
     let mut remote = Remote::connect(&arguments.remote).await?;
     let partitions = remote.partitions(&arguments.topic).await?;
-    if let Some(partition) = arguments.partition {
-        if !usize::try_from(partition).is_ok_and(|partition| partition < partitions) {
-            return Err(CliError::failed(format!(
-                "{} has partitions 0 to {}",
-                arguments.topic,
-                partitions.saturating_sub(1)
-            )));
-        }
+    let exists = |partition: i32| usize::try_from(partition).is_ok_and(|at| at < partitions);
+    if let Some(wrong) = arguments.partition.filter(|partition| !exists(*partition)) {
+        let (topic, last) = (&arguments.topic, partitions.saturating_sub(1));
+        return Err(CliError::failed(format!(
+            "{topic} has partitions 0 to {last}, not {wrong}"
+        )));
     }
     let mut turn = Turn {
         partitions,

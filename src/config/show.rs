@@ -34,12 +34,12 @@ fn section(out: &mut String, path: &str, table: &Table) {
         let path = join(path, &entry.key);
         match section_of(&entry.item) {
             Some(Section::One(table)) => {
-                let _ = write!(out, "{}[{path}]\n", if out.is_empty() { "" } else { "\n" });
+                let _ = writeln!(out, "{}[{path}]", if out.is_empty() { "" } else { "\n" });
                 section(out, &path, table);
             }
             Some(Section::Many(tables)) => {
                 for table in tables {
-                    let _ = write!(out, "\n[[{path}]]\n");
+                    let _ = writeln!(out, "\n[[{path}]]");
                     section(out, &path, table);
                 }
             }

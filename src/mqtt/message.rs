@@ -8,11 +8,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::publish::QoS;
+use super::publish::{Publish, PublishProperties, QoS};
 use super::stats::{LogGate, MqttStats, add};
 
 /// Number of one connection; never reused while the node runs.
 pub(crate) type ConnectionId = u64;
+/// No connection: the publisher of wills and of retained messages.
+pub(crate) const NOBODY: ConnectionId = 0;
 
 /// Milliseconds since the Unix epoch; 0 on a clock set before it.
 pub(crate) fn now_ms() -> i64 {
@@ -33,11 +35,35 @@ pub(crate) struct LiveMessage {
     pub(crate) expires_at_ms: Option<i64>,
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
-    /// Who published it; 0 for nobody who is connected.
+    /// Who published it; no-local asks.
     pub(crate) publisher: ConnectionId,
 }
 
 impl LiveMessage {
+    /// A copy of a publish for its subscribers.
+    pub(crate) fn of(
+        publish: &Publish,
+        topic: &str,
+        arrived_ms: i64,
+        publisher: ConnectionId,
+    ) -> LiveMessage {
+        let properties = publish.properties.as_deref();
+        let expiry_ms = properties
+            .and_then(|p| p.expiry_s)
+            .map(|s| i64::from(s) * 1000);
+        LiveMessage {
+            topic: topic.to_owned(),
+            payload: Bytes::copy_from_slice(&publish.payload),
+            properties: properties
+                .map(PublishProperties::to_wire)
+                .unwrap_or_default(),
+            expires_at_ms: expiry_ms.map(|ms| arrived_ms.saturating_add(ms)),
+            qos: publish.qos,
+            retain: publish.retain,
+            publisher,
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.topic.len() + self.payload.len() + self.properties.len()
     }

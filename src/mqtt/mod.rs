@@ -115,7 +115,7 @@ struct Door {
     fanout: Fanout,
     retained: RetainedStore,
     stats: Arc<MqttStats>,
-    /// 0 is nobody's.
+    /// Never `NOBODY`.
     next_connection: AtomicU64,
     shutdown: CancellationToken,
 }
@@ -194,7 +194,7 @@ pub async fn start(
         fanout,
         retained,
         stats: Arc::clone(&stats),
-        next_connection: AtomicU64::new(1),
+        next_connection: AtomicU64::new(message::NOBODY + 1),
         shutdown,
     });
     info!(%local_addr, "MQTT door is open");

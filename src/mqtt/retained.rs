@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::config::MqttConfig;
-use super::message::{LiveMessage, now_ms};
+use super::message::{LiveMessage, NOBODY, now_ms};
 use super::publish::QoS;
 use super::stats::{LogGate, MqttStats, add};
 use super::topic::TopicFilter;
@@ -81,7 +81,7 @@ fn decode(topic: &str, mut value: Bytes) -> Option<LiveMessage> {
             QoS::AtMostOnce
         },
         retain: true,
-        publisher: 0,
+        publisher: NOBODY,
     })
 }
 

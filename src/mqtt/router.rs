@@ -15,6 +15,9 @@
 //!   grown (and when it has failed).
 
 use std::future::Future;
+use std::panic;
+use std::sync::Once;
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +27,8 @@ use rumqttd::protocol::{
     Disconnect, DisconnectReasonCode, Filter, Packet, Publish, QoS, RetainForwardRule, Subscribe,
     SubscribeProperties,
 };
-use rumqttd::{Notification, Router, RouterConfig};
+use rumqttd::{Notification, Router, RouterConfig, RouterId};
+use tracing::debug;
 
 use super::subscriptions::FilterId;
 
@@ -32,6 +36,9 @@ use super::subscriptions::FilterId;
 pub(crate) type Ticket = u64;
 
 const PREFIX: &str = "m/";
+const ROUTER_ID: RouterId = 0;
+/// What rumqttd names the thread of the router with [`ROUTER_ID`].
+const THREAD_NAME: &str = "router-0";
 const SEGMENT_BYTES: usize = 64 << 10;
 const SEGMENTS: usize = 4;
 const START_MAX: Duration = Duration::from_secs(5);
@@ -96,7 +103,8 @@ impl RumqttdRouter {
     }
 
     fn start_blocking() -> Result<RumqttdRouter, RouterDown> {
-        let events = Router::new(0, Self::config()).spawn();
+        quiet_its_threads();
+        let events = Router::new(ROUTER_ID, Self::config()).spawn();
         let (sender, receiver, _connack) = LinkBuilder::new("holdfast", events)
             .build()
             .map_err(RouterDown::new)?;
@@ -137,6 +145,22 @@ impl RumqttdRouter {
             _ => Ok(()),
         }
     }
+}
+
+/// The router's thread can end only by panicking, and the standard hook would print that on every
+/// shutdown. A panic that was not asked for is seen as a failed router and logged by `fanout`.
+fn quiet_its_threads() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let standard = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if thread::current().name() == Some(THREAD_NAME) {
+                debug!(location = ?info.location(), "a live router's thread has ended");
+            } else {
+                standard(info);
+            }
+        }));
+    });
 }
 
 impl LiveRouter for RumqttdRouter {
@@ -291,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_stopped_router_is_gone() {
-        let events = Router::new(0, RumqttdRouter::config()).spawn();
+        let events = Router::new(ROUTER_ID, RumqttdRouter::config()).spawn();
         let (sender, receiver, _) = LinkBuilder::new("holdfast", events.clone())
             .build()
             .unwrap();

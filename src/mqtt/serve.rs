@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use holdfast_storage::log::LogState;
 use rumqttd::protocol::ConnectReturnCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Door;
 use super::codec;
 use super::connect::{self, Admitted, Connect, Refusal, Unreadable};
-use super::message::{ConnectionId, LiveMessage};
-use super::publish::{Publish, QoS};
+use super::message::{LiveMessage, NOBODY};
+use super::publish::Publish;
 use super::record::{Arrival, Publisher};
 use super::session::{End, Session, SessionStart};
 use super::stats::{add, sub};
@@ -181,64 +181,19 @@ async fn session(
     door.registry.leave(&client, connection);
     door.fanout.leave(connection).await;
     sub(&door.stats.connections, 1);
-    note_end(&door, &client, end.as_ref().ok());
-    if let Ok(End::TopicMissing(_)) = &end {
-        make_topics_again(&door).await;
+    match &end {
+        Ok(End::TopicMissing(_)) => make_topics_again(&door).await,
+        Ok(_) => {}
+        Err(_) => error!(
+            client,
+            "session panicked: its connection is closed, no other is touched"
+        ),
     }
     if let Some(will) = connect
         .will
         .filter(|_| end.as_ref().map_or(true, End::will_is_due))
     {
         publish_will(&door, &client, will).await;
-    }
-}
-
-fn note_end(door: &Door, client: &str, end: Option<&End>) {
-    let stats = &door.stats;
-    match end {
-        None => warn!(
-            client,
-            "session panicked: its connection is closed, no other is touched"
-        ),
-        Some(End::Disconnected { .. } | End::Closed | End::Shutdown) => {
-            debug!(client, end = ?end, "client disconnected");
-        }
-        Some(End::Io(error)) => debug!(client, %error, "connection lost"),
-        Some(End::KeepAlive) => {
-            add(&stats.keep_alive_timeouts, 1);
-            info!(
-                client,
-                "nothing was heard for one and a half keep-alives: connection closed"
-            );
-        }
-        Some(End::Stalled) => {
-            warn!(
-                client,
-                "client does not read what it is sent: connection closed"
-            );
-        }
-        Some(End::TakenOver) => {
-            add(&stats.taken_over, 1);
-            info!(
-                client,
-                "the same client connected again: the older connection is closed"
-            );
-        }
-        Some(End::Fault(fault)) => {
-            add(&stats.malformed, 1);
-            warn!(client, reason = %fault, "client broke the protocol: connection closed");
-        }
-        Some(End::Storage(error)) => {
-            add(&stats.storage_failures, 1);
-            warn!(client, %error, "the log refused a write: acknowledgement withheld, connection closed");
-        }
-        Some(End::TopicMissing(topic)) => {
-            add(&stats.storage_failures, 1);
-            warn!(
-                client,
-                topic, "the log topic of a route does not exist: connection closed"
-            );
-        }
     }
 }
 
@@ -279,31 +234,12 @@ async fn keep_will(door: &Door, client: &str, will: Publish) -> Result<LiveMessa
             .map_err(|error| error.to_string())?;
         appended.await.map_err(|error| error.to_string())?;
     }
-    let message = live_will(will, &accepted.topic, &arrival);
+    let topic = String::from_utf8_lossy(&accepted.topic);
+    let message = LiveMessage::of(&will, &topic, arrival.timestamp_ms, NOBODY);
     if message.retain
         && let Some(write) = door.retained.set(message.clone())
     {
         write.durable().await.map_err(|error| error.to_string())?;
     }
     Ok(message)
-}
-
-fn live_will(will: Publish, topic: &Bytes, arrival: &Arrival) -> LiveMessage {
-    let properties = will.properties.as_deref();
-    let expiry_ms = properties
-        .and_then(|p| p.expiry_s)
-        .map(|s| i64::from(s) * 1000);
-    LiveMessage {
-        topic: String::from_utf8_lossy(topic).into_owned(),
-        properties: properties.map(|p| p.to_wire()).unwrap_or_default(),
-        expires_at_ms: expiry_ms.map(|ms| arrival.timestamp_ms.saturating_add(ms)),
-        qos: if will.qos == QoS::AtMostOnce {
-            QoS::AtMostOnce
-        } else {
-            QoS::AtLeastOnce
-        },
-        retain: will.retain,
-        publisher: ConnectionId::default(),
-        payload: will.payload,
-    }
 }

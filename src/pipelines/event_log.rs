@@ -15,12 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use holdfast_storage::log::batch::{self, BatchHeader};
 use holdfast_storage::log::{
     AppendError, CommittedOffset, CreateTopicError, FetchError, Log, NewTopic, Offset,
-    OffsetCommit, Partition, Record, StoredRecord, Topic, TopicId, Watch,
+    OffsetCommit, Partition, Record, Topic, TopicId, Watch,
 };
 use holdfast_storage::telemetry::Position;
 
+/// Decoded bytes after which a poll takes no further batch: a small compressed batch may unpack to
+/// a thousand times its size.
+const DECODED_BYTES_MAX: usize = 16 << 20;
 /// How often an idle consumer looks whether its topic was deleted or recreated.
 const IDENTITY_CHECK: Duration = Duration::from_secs(1);
 
@@ -77,6 +81,8 @@ pub struct Polled {
     pub lost: u64,
     /// Offsets without a record: compaction, or damage that the log reports itself.
     pub gaps: u64,
+    /// Roughly what the records hold in memory.
+    decoded_bytes: usize,
     /// Where every partition that moved stands now: the offsets to commit with the rows.
     pub next: Vec<Position>,
 }
@@ -355,7 +361,8 @@ impl EmbeddedConsumer {
             let mut polled = Polled::default();
             let order = (turn..count).chain(0..turn);
             for index in order {
-                if polled.records.len() >= records_max {
+                if polled.records.len() >= records_max || polled.decoded_bytes >= DECODED_BYTES_MAX
+                {
                     break;
                 }
                 if let (Some(partition), Some(next)) =
@@ -407,75 +414,70 @@ fn read_partition(
         }
         return Ok(());
     }
-    let next = match log.read(partition, from, bytes_max) {
-        Ok(records) => polled.take(partition, from, records),
-        // The bytes were read, so no other attempt will do better, and what follows must not wait.
-        Err(FetchError::Undecodable {
-            next,
-            batch,
-            reason,
-            ..
-        }) => {
-            polled.corrupt.push(CorruptBatch {
-                at: position(partition, from),
-                bytes: batch,
-                reason,
-            });
-            Some(next)
+    let fetched = log.fetch(partition, from, bytes_max).map_err(storage)?;
+    let mut next = from;
+    'batches: for run in &fetched.batches {
+        for item in batch::split(run) {
+            let (header, bytes) = item.map_err(EventLogError::Storage)?;
+            next = polled.take(partition, next, &header, bytes);
+            if polled.decoded_bytes >= DECODED_BYTES_MAX {
+                break 'batches;
+            }
         }
-        Err(error) => return Err(EventLogError::Storage(error.to_string())),
-    };
-    let next = match next {
-        Some(next) => next,
-        None => after_empty(log, partition, from, end)?,
-    };
+    }
+    if next == from {
+        // No batch covers what lies below the high watermark.
+        polled.gaps += end.since(from);
+        next = end;
+    }
     polled.next.push(position(partition, next));
     Ok(())
 }
 
+fn storage(error: FetchError) -> EventLogError {
+    EventLogError::Storage(error.to_string())
+}
+
 impl Polled {
-    /// Adds what was read and returns the offset after it.
+    /// Adds the records of one batch from `from` on and returns the offset after the batch.
     fn take(
         &mut self,
         partition: &Partition,
         from: Offset,
-        records: Vec<StoredRecord>,
-    ) -> Option<Offset> {
-        let mut next = from;
-        for stored in records {
-            self.gaps += stored.offset.since(next);
-            next = stored.offset.plus(1);
-            self.records
-                .push((position(partition, stored.offset), stored.record));
+        header: &BatchHeader,
+        bytes: Bytes,
+    ) -> Offset {
+        let base = Offset::new(header.base_offset).unwrap_or(from);
+        let end = header.end_offset(base).max(from);
+        match batch::records(header, &bytes) {
+            Ok(records) => {
+                let before = self.records.len();
+                for stored in records.into_iter().filter(|stored| stored.offset >= from) {
+                    self.decoded_bytes += decoded_bytes(&stored.record);
+                    self.records
+                        .push((position(partition, stored.offset), stored.record));
+                }
+                let taken = u64::try_from(self.records.len() - before).unwrap_or(u64::MAX);
+                self.gaps += end.since(from).saturating_sub(taken);
+            }
+            // The bytes were read, so no other attempt will do better, and what follows must not wait.
+            Err(reason) => {
+                let at = position(partition, from.max(base));
+                self.decoded_bytes += bytes.len();
+                self.corrupt.push(CorruptBatch { at, bytes, reason });
+            }
         }
-        (next > from).then_some(next)
+        end
     }
 }
 
-/// Where to go on if there was no record at `from` although the log goes on to `end`: behind the
-/// batch that covers it, or at the end if none does.
-fn after_empty(
-    log: &Log,
-    partition: &Partition,
-    from: Offset,
-    end: Offset,
-) -> Result<Offset, EventLogError> {
-    let fetched = log
-        .fetch(partition, from, 1)
-        .map_err(|error| EventLogError::Storage(error.to_string()))?;
-    let covered = fetched
-        .batches
-        .first()
-        .and_then(|batch| offset_after(batch));
-    Ok(covered.filter(|next| *next > from).unwrap_or(end))
-}
-
-/// Base offset (bytes 0 to 7) plus last offset delta (23 to 26) plus one, of a Kafka v2 batch.
-fn offset_after(batch: &[u8]) -> Option<Offset> {
-    let base = i64::from_be_bytes(*batch.first_chunk::<8>()?);
-    let delta = i32::from_be_bytes(*batch.get(23..)?.first_chunk::<4>()?);
-    Offset::new(base)?
-        .plus(u32::try_from(delta).ok()?)
-        .plus(1)
-        .into()
+/// Roughly what a decoded record holds in memory.
+fn decoded_bytes(record: &Record) -> usize {
+    let part = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|header| header.name.len() + part(&header.value))
+        .sum();
+    size_of::<Record>() + part(&record.key) + part(&record.value) + headers
 }

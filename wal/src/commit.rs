@@ -1,12 +1,16 @@
 //! Group commit: many callers, one writer thread, one fdatasync a group.
 //!
 //! While one group is being written and made durable, whatever callers submit gathers in the queue
-//! and becomes the next group. There is no timer: an idle log commits a lone submission at once, a
-//! busy one commits as much as arrived during the last fdatasync.
+//! and becomes the next group. Callers who wait for an answer before they go on come back in a
+//! crowd just after a group was answered; closing the next group at that moment would split them
+//! into two half-empty groups for ever. So the writer waits for as many submissions as were
+//! outstanding when the last group was answered, but no longer than a quarter of what the last
+//! fdatasync took, and not at all once a full group is there. A lone caller never waits.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::error::WalError;
 use crate::writer::{Group, Placed, Retired, Writer};
@@ -41,9 +45,23 @@ struct Shared<S> {
 
 struct Queue<S> {
     waiting: VecDeque<S>,
+    /// As the callers count them.
+    bytes: usize,
     closing: bool,
-    /// The writer sleeps; only then does a submission have to wake it.
-    idle: bool,
+    /// What the sleeping writer wants to be woken for; `None` while it works.
+    wanted: Option<Wanted>,
+}
+
+#[derive(Clone, Copy)]
+struct Wanted {
+    submissions: usize,
+    bytes: usize,
+}
+
+impl<S> Queue<S> {
+    fn has(&self, wanted: Wanted) -> bool {
+        self.closing || self.waiting.len() >= wanted.submissions || self.bytes >= wanted.bytes
+    }
 }
 
 impl<S> Shared<S> {
@@ -67,14 +85,18 @@ impl<S> Clone for Submitter<S> {
 }
 
 impl<S> Submitter<S> {
-    /// Queues a submission; gives it back if the wal is closed.
-    pub fn submit(&self, submission: S) -> Result<(), S> {
+    /// Queues a submission of about `bytes` bytes; gives it back if the wal is closed.
+    pub fn submit(&self, submission: S, bytes: usize) -> Result<(), S> {
         let mut queue = self.shared.lock();
         if queue.closing {
             return Err(submission);
         }
         queue.waiting.push_back(submission);
-        let wake = std::mem::take(&mut queue.idle);
+        queue.bytes += bytes;
+        let wake = queue.wanted.is_some_and(|wanted| queue.has(wanted));
+        if wake {
+            queue.wanted = None;
+        }
         drop(queue);
         if wake {
             self.shared.arrived.notify_one();
@@ -90,12 +112,17 @@ pub struct GroupCommit<S: Sequencer> {
 }
 
 impl<S: Sequencer> GroupCommit<S> {
-    /// Starts the thread.
-    pub fn start(writer: Writer, sequencer: S) -> std::io::Result<GroupCommit<S>> {
+    /// Starts the thread. It does not wait for company once `group_bytes` are queued.
+    pub fn start(
+        writer: Writer,
+        sequencer: S,
+        group_bytes: usize,
+    ) -> std::io::Result<GroupCommit<S>> {
         let queue = Queue {
             waiting: VecDeque::new(),
+            bytes: 0,
             closing: false,
-            idle: false,
+            wanted: None,
         };
         let shared = Arc::new(Shared {
             queue: Mutex::new(queue),
@@ -106,6 +133,9 @@ impl<S: Sequencer> GroupCommit<S> {
             writer,
             sequencer,
             group: Group::default(),
+            group_bytes,
+            answered: 0,
+            patience: Duration::ZERO,
         };
         let thread = std::thread::Builder::new()
             .name("wal-writer".into())
@@ -149,6 +179,11 @@ struct Worker<S: Sequencer> {
     writer: Writer,
     sequencer: S,
     group: Group,
+    group_bytes: usize,
+    /// Submissions in the last group.
+    answered: usize,
+    /// How long the next group may wait for company.
+    patience: Duration,
 }
 
 impl<S: Sequencer> Worker<S> {
@@ -178,29 +213,62 @@ impl<S: Sequencer> Worker<S> {
     }
 
     /// Waits for submissions; `false` when the wal is closing and nothing is left.
-    fn take(&self, taken: &mut VecDeque<S::Submission>) -> bool {
+    fn take(&mut self, taken: &mut VecDeque<S::Submission>) -> bool {
         let mut queue = self.shared.lock();
-        loop {
-            if !queue.waiting.is_empty() {
-                std::mem::swap(taken, &mut queue.waiting);
-                return true;
+        let outstanding = std::mem::take(&mut self.answered) + queue.waiting.len();
+        queue = self.wait(
+            queue,
+            Wanted {
+                submissions: 1,
+                bytes: usize::MAX,
+            },
+            None,
+        );
+        let crowd = Wanted {
+            submissions: outstanding,
+            bytes: self.group_bytes,
+        };
+        queue = self.wait(queue, crowd, Some(self.patience));
+        std::mem::swap(taken, &mut queue.waiting);
+        queue.bytes = 0;
+        !taken.is_empty()
+    }
+
+    fn wait<'a>(
+        &self,
+        mut queue: MutexGuard<'a, Queue<S::Submission>>,
+        wanted: Wanted,
+        patience: Option<Duration>,
+    ) -> MutexGuard<'a, Queue<S::Submission>> {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        while !queue.has(wanted) {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                break;
             }
-            if queue.closing {
-                return false;
-            }
-            queue.idle = true;
-            queue = self
-                .shared
-                .arrived
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
-            queue.idle = false;
+            queue.wanted = Some(wanted);
+            queue = match left {
+                None => self
+                    .shared
+                    .arrived
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    let woken = self.shared.arrived.wait_timeout(queue, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            queue.wanted = None;
         }
+        queue
     }
 
     fn commit(&mut self, taken: &mut VecDeque<S::Submission>) -> Result<(), WalError> {
         self.group.clear();
-        if self.sequencer.close_group(taken, &mut self.group) {
+        let before = taken.len();
+        let roll = self.sequencer.close_group(taken, &mut self.group);
+        self.answered += before - taken.len();
+        if roll {
             self.writer.roll_before_next();
         }
         if self.group.is_empty() {
@@ -212,7 +280,9 @@ impl<S: Sequencer> Worker<S> {
             self.sequencer.retired(retired);
         }
         let placed = placed?;
+        let begun = Instant::now();
         self.writer.sync()?;
+        self.patience = begun.elapsed() / 4;
         self.sequencer.durable(Some(&placed));
         Ok(())
     }

@@ -73,7 +73,7 @@ fn sixty_four_callers_are_each_told_where_their_bytes_are_durable() {
     let dir = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(dir.path()).unwrap());
     let recovered = recover(&disk, options(1 << 20, true)).unwrap();
-    let commit = GroupCommit::start(recovered.writer, Bare { open: Vec::new() }).unwrap();
+    let commit = GroupCommit::start(recovered.writer, Bare { open: Vec::new() }, 1 << 20).unwrap();
     let callers: Vec<_> = (0..64_u8)
         .map(|caller| {
             let submitter = commit.submitter();
@@ -82,7 +82,7 @@ fn sixty_four_callers_are_each_told_where_their_bytes_are_durable() {
                     .map(|n| {
                         let (answer, told) = channel();
                         submitter
-                            .submit((Bytes::from(vec![caller, n, 7, 7]), answer))
+                            .submit((Bytes::from(vec![caller, n, 7, 7]), answer), 1)
                             .unwrap();
                         told.recv().unwrap().unwrap()
                     })
@@ -118,12 +118,12 @@ fn a_failed_fsync_answers_everybody_and_stays_final() {
     let sim = SimDisk::new(5);
     let disk: Arc<dyn Disk> = Arc::new(sim.clone());
     let recovered = recover(&disk, options(1 << 16, false)).unwrap();
-    let commit = GroupCommit::start(recovered.writer, Bare { open: Vec::new() }).unwrap();
+    let commit = GroupCommit::start(recovered.writer, Bare { open: Vec::new() }, 1 << 20).unwrap();
     let ask = |text: &'static str| {
         let (answer, told) = channel();
         commit
             .submitter()
-            .submit((Bytes::from_static(text.as_bytes()), answer))
+            .submit((Bytes::from_static(text.as_bytes()), answer), 1)
             .unwrap();
         told.recv().unwrap()
     };
@@ -142,12 +142,12 @@ fn a_full_disk_refuses_and_takes_up_again_when_there_is_room() {
     let sim = SimDisk::new(6);
     let disk: Arc<dyn Disk> = Arc::new(sim.clone());
     let recovered = recover(&disk, options(4096, false)).unwrap();
-    let commit = GroupCommit::start(recovered.writer, Bare { open: Vec::new() }).unwrap();
+    let commit = GroupCommit::start(recovered.writer, Bare { open: Vec::new() }, 1 << 20).unwrap();
     let ask = || {
         let (answer, told) = channel();
         commit
             .submitter()
-            .submit((Bytes::from(vec![1; 3000]), answer))
+            .submit((Bytes::from(vec![1; 3000]), answer), 1)
             .unwrap();
         told.recv().unwrap()
     };

@@ -15,7 +15,7 @@ use holdfast_storage::log::{AppendError, AppendingAll, Partition, Record};
 
 use crate::mqtt::codec;
 use crate::mqtt::fanout::Fanout;
-use crate::mqtt::message::{ConnectionId, LiveMessage};
+use crate::mqtt::message::{ConnectionId, LiveMessage, NOBODY};
 use crate::mqtt::publish::{Publish, QoS};
 use crate::mqtt::record::Accepted;
 use crate::mqtt::retained::{RetainedStore, RetainedWrite};
@@ -31,20 +31,13 @@ struct Forward {
 }
 
 impl Forward {
-    fn to_message(&self, topic: String, publisher: ConnectionId) -> LiveMessage {
-        let properties = self.publish.properties.as_deref();
-        let expiry_ms = properties
-            .and_then(|p| p.expiry_s)
-            .map(|s| i64::from(s) * 1000);
-        LiveMessage {
-            topic,
-            payload: Bytes::copy_from_slice(&self.publish.payload),
-            properties: properties.map(|p| p.to_wire()).unwrap_or_default(),
-            expires_at_ms: expiry_ms.map(|ms| self.arrived_ms.saturating_add(ms)),
-            qos: self.publish.qos,
-            retain: self.publish.retain,
-            publisher,
-        }
+    /// The topic was validated when the publish was accepted.
+    fn topic(&self) -> &str {
+        std::str::from_utf8(&self.topic).unwrap_or_default()
+    }
+
+    fn to_message(&self, publisher: ConnectionId) -> LiveMessage {
+        LiveMessage::of(&self.publish, self.topic(), self.arrived_ms, publisher)
     }
 }
 
@@ -116,8 +109,7 @@ impl Burst {
             arrived_ms,
         };
         if retain {
-            let topic = String::from_utf8_lossy(&forward.topic).into_owned();
-            self.after.retained.push(forward.to_message(topic, 0));
+            self.after.retained.push(forward.to_message(NOBODY));
         }
         if anyone_live {
             self.after.forwards.push(forward);
@@ -153,13 +145,13 @@ impl Durable {
             return Vec::new();
         }
         let table = fanout.table();
-        let wanted = self.forwards.iter().filter_map(|forward| {
-            let topic = std::str::from_utf8(&forward.topic).ok()?;
-            table
-                .matches_any(topic)
-                .then(|| forward.to_message(topic.to_owned(), publisher))
-        });
-        wanted.collect()
+        let wanted = self
+            .forwards
+            .iter()
+            .filter(|forward| table.matches_any(forward.topic()));
+        wanted
+            .map(|forward| forward.to_message(publisher))
+            .collect()
     }
 }
 

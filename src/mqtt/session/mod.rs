@@ -13,9 +13,11 @@
 //! - A session ends with its connection; what it had submitted is still forwarded to live
 //!   subscribers when it is durable.
 
+mod end;
 mod inbound;
 mod outbound;
 mod run;
 mod subscribe;
 
-pub(crate) use run::{End, Session, SessionStart};
+pub(crate) use end::End;
+pub(crate) use run::{Session, SessionStart};

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::end::End;
 use super::inbound::{Burst, Durable, Inbound};
 use super::outbound::Outbound;
 use crate::mqtt::Door;
@@ -45,61 +46,6 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// Bytes read and thrown away so that closing does not reset the connection before the client has
 /// read the goodbye.
 const LINGER_BYTES_MAX: usize = 1 << 20;
-
-/// Why a session ended.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// The client said DISCONNECT.
-    Disconnected {
-        /// MQTT 5: it wants its will published all the same.
-        with_will: bool,
-    },
-    /// The client closed the connection without DISCONNECT.
-    Closed,
-    Io(io::Error),
-    KeepAlive,
-    /// The client does not read what we send.
-    Stalled,
-    TakenOver,
-    Shutdown,
-    Fault(Fault),
-    Storage(AppendError),
-    /// The log topic of a route does not exist; it is made again.
-    TopicMissing(String),
-}
-
-impl From<Fault> for End {
-    fn from(fault: Fault) -> End {
-        End::Fault(fault)
-    }
-}
-
-impl End {
-    /// Reason code of the DISCONNECT an MQTT 5 client gets.
-    fn goodbye(&self) -> Option<u8> {
-        match self {
-            End::Disconnected { .. } | End::Closed | End::Io(_) => None,
-            End::KeepAlive => Some(reason::KEEP_ALIVE_TIMEOUT),
-            End::Stalled => Some(reason::QUOTA_EXCEEDED),
-            End::TakenOver => Some(reason::SESSION_TAKEN_OVER),
-            End::Shutdown => Some(reason::SHUTTING_DOWN),
-            End::Fault(fault) => Some(fault.reason),
-            End::Storage(AppendError::TooLarge { .. }) => Some(reason::PACKET_TOO_LARGE),
-            End::Storage(_) => Some(reason::QUOTA_EXCEEDED),
-            End::TopicMissing(_) => Some(reason::SERVER_BUSY),
-        }
-    }
-
-    /// Whether the client's will is due. Not at shutdown: the node goes, not the client, and the
-    /// standard leaves that case to the server.
-    pub(crate) fn will_is_due(&self) -> bool {
-        match self {
-            End::Disconnected { with_will } => *with_will,
-            End::Shutdown => false,
-            _ => true,
-        }
-    }
-}
 
 /// What a session begins with.
 pub(crate) struct SessionStart {
@@ -200,15 +146,11 @@ impl Session {
     pub(crate) async fn run(mut self, stream: TcpStream) -> End {
         let (mut reader, mut writer) = stream.into_split();
         let end = self.serve(&mut reader, &mut writer).await;
-        if matches!(end, End::Shutdown) {
+        end.note(&self.client, &self.door.stats);
+        if !matches!(end, End::Storage(_)) {
             self.drain().await;
-            self.say_goodbye(&end, reader, writer).await;
-        } else {
-            self.say_goodbye(&end, reader, writer).await;
-            if !matches!(end, End::Storage(_)) {
-                self.drain().await;
-            }
         }
+        self.say_goodbye(&end, reader, writer).await;
         end
     }
 

@@ -6,7 +6,8 @@ use rumqttd::protocol::{
 };
 use tracing::{debug, warn};
 
-use super::run::{End, Session};
+use super::end::End;
+use super::run::Session;
 use crate::mqtt::codec;
 use crate::mqtt::fanout::NewSubscription;
 use crate::mqtt::frame::{Fault, Version};

@@ -5,7 +5,7 @@
 //! 3. **mirror** the offsets to the group coordinator.
 //!
 //! A kill before 1 repeats everything; between 1 and 2 the store repeats and [`Produced`] keeps the
-//! topics from repeating; between 2 and 3 only the mirror is late, until the next start.
+//! topics from repeating; between 2 and 3 only the mirror is late, until the next start. While records flow it follows once a second.
 //! No step is ever skipped: each is tried again until it succeeds or the pipeline is stopped.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -31,8 +31,10 @@ use super::{
 };
 use crate::pipelines::event_log::{EventLog, EventLogError, Produce};
 
+/// Shortest time between two mirrorings while records flow.
+const MIRROR_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of one append to the output topics; the log bounds what it takes as one piece.
-const CHUNK_BYTES_MAX: usize = 4 << 20;
+const CHUNK_BYTES_MAX: usize = 3 << 20;
 /// Lengths and deltas of one record or header, at most.
 const FRAMING_BYTES: usize = 32;
 
@@ -63,7 +65,41 @@ pub(super) struct Prepared {
     /// Records for the output topics, with their sources, in source order.
     outputs: VecDeque<(Position, &'static str, Record)>,
     pub(super) commit: Commit,
-    mirror: Vec<(&'static str, Vec<Position>)>,
+}
+
+/// When to mirror: at once after a quiet time, else once in [`MIRROR_INTERVAL`], because every
+/// mirroring is an append to the log.
+#[derive(Default)]
+struct MirrorClock {
+    last: Option<Instant>,
+    pending: bool,
+}
+
+impl MirrorClock {
+    /// What `waited` brings, or an inner `None` when a mirroring is due before that.
+    async fn wait_for<T>(&self, waited: impl Future<Output = Option<T>>) -> Option<Option<T>> {
+        match self.last.filter(|_| self.pending) {
+            None => waited.await.map(Some),
+            Some(last) => match tokio::time::timeout_at(last + MIRROR_INTERVAL, waited).await {
+                Ok(brought) => brought.map(Some),
+                Err(_) => Some(None),
+            },
+        }
+    }
+
+    /// Called after a commit.
+    fn is_due(&mut self) -> bool {
+        self.pending = true;
+        self.last
+            .is_none_or(|last| last.elapsed() >= MIRROR_INTERVAL)
+    }
+
+    fn done(&mut self) {
+        *self = MirrorClock {
+            last: Some(Instant::now()),
+            pending: false,
+        };
+    }
 }
 
 /// The pipeline was told to stop while a step kept failing.
@@ -76,8 +112,15 @@ impl<L: EventLog> Committer<L> {
         mut judged: mpsc::Receiver<JudgedBatch>,
         cancel: CancellationToken,
     ) {
-        self.mirror_stored().await;
-        while let Some(batches) = self.gather(&mut judged).await {
+        let mut mirror = MirrorClock::default();
+        self.mirror().await;
+        while let Some(waited) = mirror.wait_for(judged.recv()).await {
+            let Some(first) = waited else {
+                self.mirror().await;
+                mirror.done();
+                continue;
+            };
+            let batches = self.gather(first, &mut judged).await;
             let prepared = self.prepare(batches);
             if self.commit(prepared, &cancel).await.is_err() {
                 tracing::warn!(
@@ -85,14 +128,22 @@ impl<L: EventLog> Committer<L> {
                 );
                 break;
             }
+            if mirror.is_due() {
+                self.mirror().await;
+                mirror.done();
+            }
         }
+        self.mirror().await;
         judged.close();
         self.close().await;
     }
 
     /// Batches until there are enough records or the first one is old enough.
-    async fn gather(&self, judged: &mut mpsc::Receiver<JudgedBatch>) -> Option<Vec<JudgedBatch>> {
-        let first = judged.recv().await?;
+    async fn gather(
+        &self,
+        first: JudgedBatch,
+        judged: &mut mpsc::Receiver<JudgedBatch>,
+    ) -> Vec<JudgedBatch> {
         let due = Instant::now() + self.limits.age;
         let mut records = first.judged.len();
         let mut batches = vec![first];
@@ -105,7 +156,7 @@ impl<L: EventLog> Committer<L> {
                 Ok(None) | Err(_) => break,
             }
         }
-        Some(batches)
+        batches
     }
 
     /// Decides the effects; only here it is known which records were seen before.
@@ -139,7 +190,6 @@ impl<L: EventLog> Committer<L> {
             }
             let consumed = batch.next.iter().map(|at| (batch.topic.to_owned(), *at));
             prepared.commit.consumed.extend(consumed);
-            prepared.mirror.push((batch.group, batch.next));
         }
         prepared
     }
@@ -150,10 +200,7 @@ impl<L: EventLog> Committer<L> {
         cancel: &CancellationToken,
     ) -> Result<(), Interrupted> {
         self.produce_until_done(&mut prepared, cancel).await?;
-        let prepared = Arc::new(prepared);
-        self.store_until_done(&prepared, cancel).await?;
-        self.mirror(&prepared).await;
-        Ok(())
+        self.store_until_done(&Arc::new(prepared), cancel).await
     }
 
     async fn produce_until_done(
@@ -261,37 +308,30 @@ impl<L: EventLog> Committer<L> {
         }
     }
 
-    /// Step 3. A failure only makes others see an older position: the next commit carries a newer one.
-    pub(super) async fn mirror(&self, prepared: &Prepared) {
-        for (group, next) in &prepared.mirror {
-            match self.log.commit(group, next).await {
+    /// Step 3, from what the store holds. A failure only makes others see an older position: the next
+    /// attempt carries a newer one.
+    pub(super) async fn mirror(&self) {
+        for (topic, group) in [(RAW_TOPIC, TELEMETRY_GROUP), (SPEED_TOPIC, SPEED_GROUP)] {
+            let next = self.stored(topic);
+            if next.is_empty() {
+                continue;
+            }
+            match self.log.commit(group, &next).await {
                 Ok(()) => self.report.working("mirror"),
                 Err(error) => self.report.failing("mirror", &error),
             }
         }
     }
 
-    /// What a kill between 2 and 3 left behind.
-    async fn mirror_stored(&self) {
-        for (topic, group) in [(RAW_TOPIC, TELEMETRY_GROUP), (SPEED_TOPIC, SPEED_GROUP)] {
-            let Ok(ends) = self.log.end_offsets(topic) else {
-                continue;
-            };
-            let next: Vec<Position> = {
-                let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-                let stored = |end: Position| {
-                    writer
-                        .consumed(end.topic_id, end.partition)
-                        .map(|offset| Position { offset, ..end })
-                };
-                ends.into_iter().filter_map(stored).collect()
-            };
-            if !next.is_empty()
-                && let Err(error) = self.log.commit(group, &next).await
-            {
-                self.report.failing("mirror", &error);
-            }
-        }
+    /// Where the store stands in every partition of a topic that it has read from.
+    fn stored(&self, topic: &str) -> Vec<Position> {
+        let ends = self.log.end_offsets(topic).unwrap_or_default();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = |end: Position| {
+            let offset = writer.consumed(end.topic_id, end.partition)?;
+            Some(Position { offset, ..end })
+        };
+        ends.into_iter().filter_map(stored).collect()
     }
 
     async fn close(self) {

@@ -10,7 +10,7 @@ use super::backoff::Backoff;
 use super::record::{self, Judged};
 use super::rules::Rules;
 use super::status::Report;
-use super::{Progress, SPEED_GROUP, SPEED_TOPIC, TELEMETRY_GROUP, now_ms};
+use super::{Progress, SPEED_TOPIC, now_ms};
 use crate::pipelines::event_log::{Consumer, EventLog, EventLogError, Polled};
 
 /// A topic of the pipeline and how its records are judged.
@@ -28,13 +28,6 @@ impl Feed {
         match self {
             Feed::Telemetry { topic, .. } => topic,
             Feed::Speed => SPEED_TOPIC,
-        }
-    }
-
-    pub(super) fn group(&self) -> &'static str {
-        match self {
-            Feed::Telemetry { .. } => TELEMETRY_GROUP,
-            Feed::Speed => SPEED_GROUP,
         }
     }
 
@@ -58,7 +51,6 @@ impl Feed {
         }
         JudgedBatch {
             topic,
-            group: self.group(),
             judged,
             next: polled.next,
         }
@@ -71,7 +63,6 @@ const UNREADABLE_KIND: &str = "(unreadable)";
 /// Judged records of one topic and the positions after them.
 pub(super) struct JudgedBatch {
     pub(super) topic: &'static str,
-    pub(super) group: &'static str,
     pub(super) judged: Vec<Judged>,
     pub(super) next: Vec<Position>,
 }

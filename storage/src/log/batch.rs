@@ -13,6 +13,7 @@
 //! without touching what the producer signed.
 
 use bytes::{BufMut, Bytes};
+use smallvec::SmallVec;
 
 use super::compression::{Codec, decompress};
 use super::error::AppendError;
@@ -22,6 +23,9 @@ use super::types::{Header, Offset, Record, StoredRecord};
 pub const HEADER_BYTES: usize = 61;
 /// Bytes that the log sets itself: base offset, length, leader epoch.
 pub const PREFIX_BYTES: usize = 16;
+
+/// Most records in one batch: what a well-compressed batch may unpack to in memory stays bounded.
+pub const RECORDS_MAX: u32 = 1 << 18;
 
 const CODEC_MASK: i16 = 0x07;
 const TRANSACTIONAL: i16 = 0x10;
@@ -140,6 +144,12 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
         let (delta, records) = (header.last_offset_delta, header.records);
         return Err(AppendError::Invalid(format!(
             "last offset delta {delta} with {records} records"
+        )));
+    }
+    if header.records > RECORDS_MAX {
+        let records = header.records;
+        return Err(AppendError::Invalid(format!(
+            "{records} records in one batch; {RECORDS_MAX} are possible"
         )));
     }
     if header.producer_id >= 0 && (header.producer_epoch < 0 || header.base_sequence < 0) {
@@ -330,14 +340,14 @@ fn varint_bytes(value: i64) -> usize {
 pub struct EncodedRecords {
     bodies: Vec<u8>,
     /// Timestamp and end of each body.
-    ends: Vec<(i64, usize)>,
+    ends: SmallVec<[(i64, usize); 1]>,
 }
 
 impl EncodedRecords {
     pub fn with_capacity(records: usize, bytes: usize) -> EncodedRecords {
         EncodedRecords {
             bodies: Vec::with_capacity(bytes),
-            ends: Vec::with_capacity(records),
+            ends: SmallVec::with_capacity(records),
         }
     }
 
@@ -355,6 +365,10 @@ impl EncodedRecords {
 
     pub fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
     }
 
     pub fn bytes(&self) -> usize {

@@ -23,6 +23,7 @@ pub mod murmur2;
 mod open;
 mod partition;
 mod producers;
+mod room;
 mod sealer;
 mod segments;
 mod sequencer;
@@ -44,7 +45,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use holdfast_wal::{GroupCommit, Submitter};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 pub use self::error::{AppendError, CreateTopicError, FetchError, OpenError};
@@ -60,6 +61,7 @@ pub use self::watch::Watch;
 pub use holdfast_wal::recovery::Damage;
 
 use self::batch::EncodedRecords;
+use self::room::Room;
 use self::segments::Segments;
 use self::sequencer::{Counters, Pair, Sequencer, SequencerParts, Submission, Work};
 use self::state::{FIRST_PARTITION, METADATA, OFFSETS, State};
@@ -74,6 +76,8 @@ pub struct LogOptions {
     pub in_flight_bytes_max: usize,
     /// Default 64 MiB.
     pub segment_bytes: u32,
+    /// A group commit takes no further submission beyond this. Default 4 MiB.
+    pub group_bytes_max: usize,
     /// Largest accepted record batch (`message.max.bytes`). Default 1 MiB + 12 B, as Kafka's.
     pub batch_bytes_max: usize,
 }
@@ -84,6 +88,7 @@ impl LogOptions {
             data_dir: data_dir.into(),
             in_flight_bytes_max: 64 << 20,
             segment_bytes: 64 << 20,
+            group_bytes_max: 4 << 20,
             batch_bytes_max: (1 << 20) + 12,
         }
     }
@@ -101,8 +106,7 @@ struct Inner {
     submitter: Submitter<Submission>,
     commit: GroupCommit<Sequencer>,
     sealer: Mutex<Option<JoinHandle<()>>>,
-    room: Arc<Semaphore>,
-    room_bytes: usize,
+    room: Arc<Room>,
     submission_bytes_max: usize,
     batch_bytes_max: usize,
     counters: Arc<Counters>,
@@ -112,6 +116,29 @@ struct Inner {
     closed: AtomicBool,
     // Held, not used: the data directory is ours while this lives.
     _lock: File,
+}
+
+impl Inner {
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.room.close();
+        self.commit.close();
+        let sealer = self
+            .sealer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(sealer) = sealer {
+            let _ = sealer.join();
+        }
+    }
+}
+
+/// The threads end before the data directory is given up, whoever forgets to close.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 /// What the log can do now.
@@ -201,6 +228,7 @@ impl Log {
             next_producer: 0,
         });
         let counters = Arc::new(Counters::default());
+        let room = Arc::new(Room::new(options.in_flight_bytes_max));
         let (seal_queue, sealer) =
             sealer::start(opened.index.clone(), opened.state.clone()).map_err(OpenError::Thread)?;
         let sequencer = Sequencer::new(SequencerParts {
@@ -210,13 +238,13 @@ impl Log {
             counters: counters.clone(),
             leader_epoch: opened.leader_epoch,
             batch_bytes_max: options.batch_bytes_max,
+            group_bytes_max: options.group_bytes_max,
             sealer: seal_queue,
             node,
+            room: room.clone(),
         });
-        let commit = GroupCommit::start(opened.writer, sequencer).map_err(OpenError::Thread)?;
-        let room_bytes = options
-            .in_flight_bytes_max
-            .clamp(1 << 16, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let commit = GroupCommit::start(opened.writer, sequencer, options.group_bytes_max)
+            .map_err(OpenError::Thread)?;
         let inner = Inner {
             state: opened.state,
             reader: fetch::Reader {
@@ -226,8 +254,7 @@ impl Log {
             submitter: commit.submitter(),
             commit,
             sealer: Mutex::new(Some(sealer)),
-            room: Arc::new(Semaphore::new(room_bytes)),
-            room_bytes,
+            room,
             submission_bytes_max: options.segment_bytes as usize / 2,
             batch_bytes_max: options.batch_bytes_max,
             counters,
@@ -258,7 +285,6 @@ impl Log {
                 reply,
             },
             0,
-            None,
         )?;
         // A reply channel that is also read without a runtime: opening blocks anyway.
         let answer = std::thread::scope(|scope| scope.spawn(|| done.blocking_recv()).join());
@@ -270,18 +296,7 @@ impl Log {
 
     /// Refuses further appends, finishes the queued ones, seals the head. Blocks on disk.
     pub fn close(&self) {
-        self.inner.closed.store(true, Ordering::Release);
-        self.inner.room.close();
-        self.inner.commit.close();
-        let sealer = self
-            .inner
-            .sealer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(sealer) = sealer {
-            let _ = sealer.join();
-        }
+        self.inner.close();
     }
 
     pub fn state(&self) -> LogState {
@@ -342,8 +357,8 @@ impl Log {
         topic::validate(&new)?;
         let (reply, answer) = oneshot::channel();
         let bytes = new.partitions as usize * 8 + 512;
-        let permit = self.admit(bytes).await?;
-        self.submit(Work::CreateTopic { new, reply }, bytes, Some(permit))?;
+        self.admit(bytes).await?;
+        self.submit(Work::CreateTopic { new, reply }, bytes)?;
         answer.await.unwrap_or(Err(AppendError::Closed.into()))
     }
 
@@ -366,7 +381,7 @@ impl Log {
         records: Vec<Record>,
     ) -> Result<Appending, AppendError> {
         let (records, bytes) = self.encode(&records)?;
-        let permit = self.admit(bytes).await?;
+        self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
         self.submit(
             Work::Records {
@@ -375,7 +390,6 @@ impl Log {
                 reply,
             },
             bytes,
-            Some(permit),
         )?;
         Ok(Appending(answer))
     }
@@ -388,7 +402,7 @@ impl Log {
     ) -> Result<AppendingAll, AppendError> {
         let (partitions, records): (Vec<_>, Vec<_>) = records.into_iter().unzip();
         let (records, bytes) = self.encode(&records)?;
-        let permit = self.admit(bytes).await?;
+        self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
         self.submit(
             Work::Scattered {
@@ -397,7 +411,6 @@ impl Log {
                 reply,
             },
             bytes,
-            Some(permit),
         )?;
         Ok(AppendingAll(answer))
     }
@@ -410,7 +423,7 @@ impl Log {
     ) -> Result<Appending, AppendError> {
         let header = batch::validate(&batch, self.inner.batch_bytes_max)?;
         let bytes = batch.len();
-        let permit = self.admit(bytes).await?;
+        self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
         self.submit(
             Work::Batch {
@@ -420,7 +433,6 @@ impl Log {
                 reply,
             },
             bytes,
-            Some(permit),
         )?;
         Ok(Appending(answer))
     }
@@ -451,34 +463,24 @@ impl Log {
         Ok((encoded, bytes))
     }
 
-    /// Back-pressure: waits until there is room for `bytes` more in flight, in order of arrival.
-    async fn admit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AppendError> {
+    /// Back-pressure: waits until there is room for `bytes` more in flight.
+    async fn admit(&self, bytes: usize) -> Result<(), AppendError> {
         if let Some(reason) = self.inner.state.failure() {
             return Err(AppendError::Storage(reason.clone()));
         }
-        let permits = u32::try_from(bytes.clamp(1, self.inner.room_bytes)).unwrap_or(u32::MAX);
         self.inner
             .room
-            .clone()
-            .acquire_many_owned(permits)
+            .admit(bytes)
             .await
             .map_err(|_| AppendError::Closed)
     }
 
-    fn submit(
-        &self,
-        work: Work,
-        bytes: usize,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<(), AppendError> {
-        self.inner
-            .submitter
-            .submit(Submission {
-                work,
-                bytes,
-                permit,
-            })
-            .map_err(|_| AppendError::Closed)
+    fn submit(&self, work: Work, bytes: usize) -> Result<(), AppendError> {
+        let submission = Submission { work, bytes };
+        self.inner.submitter.submit(submission, bytes).map_err(|_| {
+            self.inner.room.release(bytes);
+            AppendError::Closed
+        })
     }
 
     async fn append_internal(
@@ -494,7 +496,7 @@ impl Log {
                 bytes_max: self.inner.batch_bytes_max,
             });
         }
-        let permit = self.admit(bytes).await?;
+        self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
         self.submit(
             Work::Internal {
@@ -503,7 +505,6 @@ impl Log {
                 reply,
             },
             bytes,
-            Some(permit),
         )?;
         answer.await.unwrap_or(Err(AppendError::Closed))
     }
@@ -599,9 +600,9 @@ impl Log {
 
     /// A producer id never given before; durable when it returns.
     pub async fn new_producer_id(&self) -> Result<ProducerId, AppendError> {
-        let permit = self.admit(1).await?;
+        self.admit(1).await?;
         let (reply, answer) = oneshot::channel();
-        self.submit(Work::ProducerId { reply }, 1, Some(permit))?;
+        self.submit(Work::ProducerId { reply }, 1)?;
         answer.await.unwrap_or(Err(AppendError::Closed))
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{BufMut, Bytes, BytesMut};
 use holdfast_wal::writer::Retired;
 use holdfast_wal::{Group, Placed, Sequencer as WalSequencer, WalError};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Segments;
@@ -19,14 +19,13 @@ use super::footer::ProducerEntry;
 use super::index::MetadataChanges;
 use super::partition::{BatchEntry, Partition, WriterState};
 use super::producers::{Producer, Verdict};
+use super::room::Room;
 use super::sealer::{SealJob, SealQueue};
 use super::state::{Internal, State};
 use super::topic::Topic;
 use super::types::{NewTopic, Offset, PartitionId, ProducerId, TopicId};
 use super::values::{self, Key, NodeValue, TopicValue};
 
-/// A group takes no further submission beyond this; one submission alone may exceed it.
-const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Batches in one segment before it is sealed, so that a footer stays small.
 const SEGMENT_BATCHES_MAX: usize = 128 << 10;
 /// Producer ids made durable at once.
@@ -35,10 +34,8 @@ const PRODUCER_ID_BLOCK: i64 = 1000;
 /// What callers hand in.
 pub struct Submission {
     pub work: Work,
-    /// Roughly what it adds to a group.
+    /// Roughly what it adds to a group; admitted to the room, and given back when it is answered.
     pub bytes: usize,
-    /// Its share of the bytes in flight, given back when it was answered.
-    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What is to be done, and whom to tell.
@@ -157,7 +154,9 @@ pub struct Sequencer {
     counters: Arc<Counters>,
     leader_epoch: i32,
     batch_bytes_max: usize,
+    group_bytes_max: usize,
     sealer: SealQueue,
+    room: Arc<Room>,
     node: NodeValue,
     /// Producer ids below this are durable.
     producers_reserved: i64,
@@ -165,7 +164,8 @@ pub struct Sequencer {
     // The group being closed:
     slots: Vec<Slot>,
     answers: Vec<Answer>,
-    permits: Vec<OwnedSemaphorePermit>,
+    /// Bytes that the group's submissions hold of the room.
+    admitted: usize,
     undo: Vec<Undo>,
     metadata: Vec<(PartitionId, Pair)>,
     new_names: HashSet<String>,
@@ -180,8 +180,11 @@ pub struct SequencerParts {
     pub counters: Arc<Counters>,
     pub leader_epoch: i32,
     pub batch_bytes_max: usize,
+    /// A group takes no further submission beyond this; one submission alone may exceed it.
+    pub group_bytes_max: usize,
     pub sealer: SealQueue,
     pub node: NodeValue,
+    pub room: Arc<Room>,
 }
 
 impl Sequencer {
@@ -193,8 +196,10 @@ impl Sequencer {
             counters,
             leader_epoch,
             batch_bytes_max,
+            group_bytes_max,
             sealer,
             node,
+            room,
         } = parts;
         Sequencer {
             state,
@@ -203,13 +208,15 @@ impl Sequencer {
             counters,
             leader_epoch,
             batch_bytes_max,
+            group_bytes_max,
             sealer,
+            room,
             node,
             producers_reserved: node.next_producer,
             head: Head::default(),
             slots: Vec::new(),
             answers: Vec::new(),
-            permits: Vec::new(),
+            admitted: 0,
             undo: Vec::new(),
             metadata: Vec::new(),
             new_names: HashSet::new(),
@@ -218,7 +225,7 @@ impl Sequencer {
     }
 
     fn take(&mut self, submission: Submission) {
-        self.permits.extend(submission.permit);
+        self.admitted += submission.bytes;
         match submission.work {
             Work::Batch {
                 partition,
@@ -546,7 +553,7 @@ impl Sequencer {
                 }
             }
         }
-        self.permits.clear();
+        self.room.release(std::mem::take(&mut self.admitted));
     }
 }
 
@@ -626,7 +633,7 @@ impl WalSequencer for Sequencer {
     fn close_group(&mut self, queue: &mut VecDeque<Submission>, group: &mut Group) -> bool {
         let mut bytes = 0;
         while let Some(next) = queue.front() {
-            if bytes > 0 && bytes + next.bytes > GROUP_BYTES_MAX {
+            if bytes > 0 && bytes + next.bytes > self.group_bytes_max {
                 break;
             }
             bytes += next.bytes.max(1);
@@ -662,6 +669,7 @@ impl WalSequencer for Sequencer {
     }
 
     fn reject(&mut self, submission: Submission, error: &WalError) {
+        self.room.release(submission.bytes);
         let error = AppendError::from(error);
         match submission.work {
             Work::Batch { reply, .. } | Work::Records { reply, .. } => drop(reply.send(Err(error))),

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { linear, linePath, timeTicks, valueNear, valueTicks } from "./scale.ts";
+import { linear, linePath, smoothed, timeTicks, valueNear, valueTicks } from "./scale.ts";
 
 test("value ticks begin at zero, are round and hold the highest value", () => {
   expect(valueTicks(293, 4)).toEqual([0, 100, 200, 300]);
@@ -34,6 +34,11 @@ test("a path lifts the pen over nulls and marks lone points", () => {
     { x: 4, y: null },
   ];
   expect(linePath(points, same, same)).toBe("M0.0 0.0L1.0 1.0M3.0 3.0h0");
+});
+
+test("smoothing takes the mean of what came before and begins anew after a gap", () => {
+  const points = [2, 4, 6, null, 8].map((y, x) => ({ x, y }));
+  expect(smoothed(points, 2).map((point) => point.y)).toEqual([2, 3, 5, null, 8]);
 });
 
 test("the value under the cursor is the nearest one, or none in a gap", () => {

@@ -46,6 +46,20 @@ export function linePath(points: readonly Point[], x: (value: number) => number,
   return path;
 }
 
+/** Each value as the mean of itself and those before it, `over` in all; never across a gap. */
+export function smoothed(points: readonly Point[], over: number): Point[] {
+  const window: number[] = [];
+  return points.map(({ x, y }) => {
+    if (y === null) {
+      window.length = 0;
+      return { x, y };
+    }
+    window.push(y);
+    if (window.length > over) window.shift();
+    return { x, y: window.reduce((sum, value) => sum + value, 0) / window.length };
+  });
+}
+
 /** The value nearest to `x` within `tolerance`, or null where nothing was heard. */
 export function valueNear(points: readonly Point[], x: number, tolerance: number): number | null {
   let best: Point | null = null;

@@ -8,12 +8,14 @@ interface Props {
   to: number;
   width: number;
   height: number;
+  /** The height stands for at least this much, so that a little noise does not look like a mountain. */
+  least?: number;
   class?: string;
 }
 
 /** Purely visual: the number it belongs to stands beside it. */
-export function Sparkline({ points, from, to, width, height, class: extra = "" }: Props) {
-  const highest = points.reduce((max, point) => Math.max(max, point.y ?? 0), 0);
+export function Sparkline({ points, from, to, width, height, least = 0, class: extra = "" }: Props) {
+  const highest = points.reduce((max, point) => Math.max(max, point.y ?? 0), least);
   const x = linear(from, to, 1, width - 2);
   const y = linear(0, highest || 1, height - 1.5, 2);
   return (

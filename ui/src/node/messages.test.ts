@@ -99,10 +99,10 @@ test("rejected records come as a list, as a page or alone; those without id are 
 
 test("speeds come alone or as the latest of all; seconds become milliseconds", () => {
   expect(parseSpeeds({ latest: [{ sensor_id: "a", speed: 1, ts: 1_700_000_000 }] })).toEqual([
-    { sensorId: "a", speed: 1, tsMs: 1_700_000_000_000 },
+    { sensorId: "a", speed: 1, tsMs: 1_700_000_000_000, snapshot: true },
   ]);
   expect(parseSpeeds({ sensor_id: "b", speed: 2.5, ts: 1_700_000_000_123 })).toEqual([
-    { sensorId: "b", speed: 2.5, tsMs: 1_700_000_000_123 },
+    { sensorId: "b", speed: 2.5, tsMs: 1_700_000_000_123, snapshot: false },
   ]);
   expect(parseSpeeds({ latest: [] })).toEqual([]);
 });

@@ -86,6 +86,8 @@ export interface SpeedReading {
   speed: number;
   /** Milliseconds since the epoch, as the sensor said; null where it said nothing usable. */
   tsMs: number | null;
+  /** It came with the latest readings of all sensors, and may be known already. */
+  snapshot: boolean;
 }
 
 export interface TailRecord {
@@ -269,16 +271,17 @@ export function parseRejectedList(data: unknown): RejectedRecord[] {
 export function parseSpeeds(data: unknown): SpeedReading[] {
   const latest = asObject(data)["latest"];
   const list = Array.isArray(latest) ? latest : [data];
-  return list.map(parseSpeed).filter((reading) => reading !== null);
+  const snapshot = list === latest;
+  return list.map((reading) => parseSpeed(reading, snapshot)).filter((reading) => reading !== null);
 }
 
-function parseSpeed(data: unknown): SpeedReading | null {
+function parseSpeed(data: unknown, snapshot: boolean): SpeedReading | null {
   const reading = asObject(data);
   const sensorId = asIdentifier(reading["sensor_id"]);
   const speed = asNumberOrNull(reading["speed"]);
   if (sensorId === "" || speed === null) return null;
   const ts = asNumberOrNull(reading["ts"]);
-  return { sensorId, speed, tsMs: ts === null ? null : epochToMs(ts) };
+  return { sensorId, speed, tsMs: ts === null ? null : epochToMs(ts), snapshot };
 }
 
 /** Sensors count in seconds; beyond the year 5000 in seconds can only mean milliseconds. */

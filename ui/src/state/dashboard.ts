@@ -20,6 +20,7 @@ import {
   type Health,
   type Overview,
   type Quality,
+  type RejectedRecord,
   type TopicDetail,
 } from "../node/messages.ts";
 import type { Session } from "../node/session.ts";
@@ -37,9 +38,27 @@ const TOPICS_EVERY_MS = 15_000;
 /** A room that reported trouble may have stopped; it is asked for again after this. */
 const ROOM_RETRY_MS = 5_000;
 const OLDER_PAGE = 50;
+/** Records that the `invalid` room sends at first, if there are so many. */
+const REJECTED_SNAPSHOT = 50;
 const PERMANENT_ROOMS = ["overview", "quality", "invalid", "speed"];
 const TAIL_PREFIX = "topic:";
 const DEFAULT_TAIL = "telemetry.raw";
+
+/** Paging back through rejected records. */
+interface Older {
+  busy: boolean;
+  /** Why there is nothing more to load; null while there may be. */
+  end: string | null;
+  error: string | null;
+}
+
+const NO_OLDER = "no older ones";
+const NO_OLDER_YET: Older = { busy: false, end: null, error: null };
+
+function endOf(fetched: number, before: number, after: number): string | null {
+  if (after >= REJECTED_MAX) return "the list is full; older ones are in the DLQ topic";
+  return fetched === 0 || after === before ? NO_OLDER : null;
+}
 
 export function isFailed(state: string | undefined): boolean {
   return state?.toLowerCase() === "failed";
@@ -60,12 +79,9 @@ export class Dashboard {
   readonly quality = signal<Quality | null>(null);
   /** Null until the first snapshot: not the same as none. */
   readonly rejected = signal<Rejected | null>(null);
-  readonly older = signal<{ busy: boolean; ended: boolean; error: string | null }>({
-    busy: false,
-    ended: false,
-    error: null,
-  });
-  readonly sensors = signal<Sensors>(new Map());
+  readonly older = signal<Older>(NO_OLDER_YET);
+  /** Null until the node has said which sensors there are. */
+  readonly sensors = signal<Sensors | null>(null);
   readonly tail = signal<Tail>(emptyTail);
   /** What the node said is wrong with a room, until the room speaks again. */
   readonly troubles = signal<ReadonlyMap<string, string>>(new Map());
@@ -80,6 +96,7 @@ export class Dashboard {
   private readonly retryTimers = new Map<string, ReturnType<typeof setTimeout>>();
   /** The first `invalid` update after (re)connecting replaces the list. */
   private rejectedIsSnapshot = true;
+  private overviewIsFirst = true;
 
   constructor({ session, request, openSocket }: Surroundings) {
     this.session = session;
@@ -159,7 +176,7 @@ export class Dashboard {
         this.rejected.value = merged;
         this.older.value = {
           busy: false,
-          ended: records.length === 0 || merged.length === before.length || merged.length >= REJECTED_MAX,
+          end: endOf(records.length, before.length, merged.length),
           error: null,
         };
       });
@@ -174,8 +191,9 @@ export class Dashboard {
     this.connection.value = connectionAfter(before, event, Date.now());
     if (event.type !== "connected") return;
     this.rejectedIsSnapshot = true;
+    this.overviewIsFirst = true;
     this.troubles.value = new Map();
-    this.older.value = { busy: false, ended: false, error: null };
+    this.older.value = NO_OLDER_YET;
     if (before.phase === "lost" && before.everConnected) {
       const sentence = `Connection lost from ${clockTime(before.sinceMs)} to ${clockTime(event.atMs)}; records of that time are not shown.`;
       this.tail.value = breakTail(this.tail.value, event.atMs, sentence);
@@ -196,6 +214,7 @@ export class Dashboard {
     const frames = this.waiting;
     this.waiting = [];
     batch(() => {
+      let speedSpoke = false;
       const speeds = [];
       const tailed = [];
       for (const frame of frames) {
@@ -203,11 +222,13 @@ export class Dashboard {
         if (frame.type === "error") this.troubled(frame.room, frame.sentence);
         if (frame.type !== "update") continue;
         this.untroubled(frame.room);
-        if (frame.room === "speed") speeds.push(...parseSpeeds(frame.data));
-        else if (frame.room === TAIL_PREFIX + (this.tail.value.topic ?? "")) tailed.push(parseTailRecord(frame.data));
+        if (frame.room === "speed") {
+          speedSpoke = true;
+          speeds.push(...parseSpeeds(frame.data));
+        } else if (frame.room === TAIL_PREFIX + (this.tail.value.topic ?? "")) tailed.push(parseTailRecord(frame.data));
         else this.update(frame.room, frame.data);
       }
-      this.sensors.value = readSpeeds(this.sensors.value, speeds, Date.now());
+      if (speedSpoke) this.sensors.value = readSpeeds(this.sensors.value ?? new Map(), speeds, Date.now());
       this.tail.value = extendTail(
         this.tail.value,
         tailed.filter((record) => record !== null),
@@ -221,7 +242,8 @@ export class Dashboard {
         const overview = parseOverview(data);
         if (overview === null) return;
         this.overview.value = overview;
-        this.history.value = extendHistory(this.history.value, overview);
+        this.history.value = extendHistory(this.history.value, overview, this.overviewIsFirst);
+        this.overviewIsFirst = false;
         if (this.tail.value.topic === null) this.chooseFirstTail(overview);
         // The overview says it first, health knows the reason.
         if (isFailed(overview.log.state) && !isFailed(this.health.value?.log.state)) void this.refreshHealth();
@@ -231,13 +253,16 @@ export class Dashboard {
         this.quality.value = parseQuality(data);
         return;
       case "invalid":
-        this.rejected.value = mergeRejected(
-          this.rejectedIsSnapshot ? [] : (this.rejected.value ?? []),
-          parseRejectedList(data),
-        );
-        this.rejectedIsSnapshot = false;
+        this.rejectedArrived(parseRejectedList(data));
         return;
     }
+  }
+
+  private rejectedArrived(records: readonly RejectedRecord[]): void {
+    const snapshot = this.rejectedIsSnapshot;
+    this.rejectedIsSnapshot = false;
+    this.rejected.value = mergeRejected(snapshot ? [] : (this.rejected.value ?? []), records);
+    if (snapshot && records.length < REJECTED_SNAPSHOT) this.older.value = { ...NO_OLDER_YET, end: NO_OLDER };
   }
 
   private skipped(room: string, count: number): void {

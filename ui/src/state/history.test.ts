@@ -8,7 +8,8 @@ function overview(tsMs: number, perS: number, fdatasyncs = 0): Overview {
   return parsed;
 }
 
-const build = (...overviews: Overview[]) => overviews.reduce<History>(extendHistory, []);
+const build = (...overviews: Overview[]) =>
+  overviews.reduce<History>((history, next) => extendHistory(history, next, history.length === 0), []);
 const rates = (history: History) => seriesOf(history, 0, (sample) => sample.rates.get("t") ?? null);
 
 test("the first zero is unknown, later zeros are zeros", () => {
@@ -18,13 +19,18 @@ test("the first zero is unknown, later zeros are zeros", () => {
   ]);
 });
 
+test("the zero of a node that came back within a moment is no collapse", () => {
+  const history = extendHistory(build(overview(1_000, 9), overview(2_000, 9)), overview(3_000, 0), true);
+  expect(rates(history).at(-1)).toEqual({ x: 3_000, y: null });
+});
+
 test("a silence breaks the line and is a gap; one late update is not", () => {
-  const history = build(overview(1_000, 5), overview(4_000, 5), overview(14_000, 0), overview(15_000, 6));
+  const history = build(overview(1_000, 5), overview(4_000, 5), overview(14_000, 0.5), overview(15_000, 6));
   expect(rates(history)).toEqual([
     { x: 1_000, y: 5 },
     { x: 4_000, y: 5 },
     { x: 4_001, y: null },
-    { x: 14_000, y: null },
+    { x: 14_000, y: 0.5 },
     { x: 15_000, y: 6 },
   ]);
   expect(gapsOf(history, 0)).toEqual([{ from: 4_000, to: 14_000 }]);

@@ -27,15 +27,14 @@ export function groupKey(group: string, topic: string): string {
   return `${group}\0${topic}`;
 }
 
-export function extendHistory(history: History, overview: Overview): History {
-  const previousMs = history.at(-1)?.tsMs;
-  const first = previousMs === undefined || Math.abs(overview.tsMs - previousMs) > GAP_MS;
+/** `connected`: this is the first overview of a connection. */
+export function extendHistory(history: History, overview: Overview, connected: boolean): History {
   const sample: Sample = {
     tsMs: overview.tsMs,
-    // A rate needs two looks. In the first one after a silence the node says zero for want of another.
+    // A rate needs two looks: in its first one a node says zero for want of another.
     rates: new Map(
       overview.topics
-        .filter((topic) => !first || topic.recordsPerS > 0)
+        .filter((topic) => !connected || topic.recordsPerS > 0)
         .map((topic) => [topic.name, topic.recordsPerS]),
     ),
     lags: new Map(overview.groups.map((group) => [groupKey(group.group, group.topic), group.lag])),

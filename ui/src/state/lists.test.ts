@@ -86,12 +86,12 @@ test("every sensor keeps its own latest reading and history", () => {
   let sensors = readSpeeds(
     new Map(),
     [
-      { sensorId: "b", speed: 1, tsMs: null },
-      { sensorId: "a", speed: 2, tsMs: 5 },
+      { sensorId: "b", speed: 1, tsMs: null, snapshot: false },
+      { sensorId: "a", speed: 2, tsMs: 5, snapshot: false },
     ],
     1_000,
   );
-  sensors = readSpeeds(sensors, [{ sensorId: "b", speed: 3, tsMs: null }], 2_000);
+  sensors = readSpeeds(sensors, [{ sensorId: "b", speed: 3, tsMs: null, snapshot: false }], 2_000);
   expect(sensors.get("b")?.history).toEqual([
     { x: 1_000, y: 1 },
     { x: 2_000, y: 3 },
@@ -100,9 +100,17 @@ test("every sensor keeps its own latest reading and history", () => {
   expect(sensors.get("a")?.latest.speed).toBe(2);
 });
 
+test("a reading told again by a snapshot is not a new one", () => {
+  const reading = { sensorId: "a", speed: 1, tsMs: 5, snapshot: false };
+  const sensors = readSpeeds(new Map(), [reading], 1_000);
+  expect(readSpeeds(sensors, [{ ...reading, snapshot: true }], 9_000).get("a")).toEqual(sensors.get("a"));
+  expect(readSpeeds(sensors, [reading], 9_000).get("a")?.heardAtMs).toBe(9_000);
+  expect(readSpeeds(sensors, [{ ...reading, tsMs: 6, snapshot: true }], 9_000).get("a")?.heardAtMs).toBe(9_000);
+});
+
 test("a long silence breaks the line of a sensor", () => {
-  let sensors = readSpeeds(new Map(), [{ sensorId: "a", speed: 1, tsMs: null }], 1_000);
-  sensors = readSpeeds(sensors, [{ sensorId: "a", speed: 2, tsMs: null }], 31_000);
+  let sensors = readSpeeds(new Map(), [{ sensorId: "a", speed: 1, tsMs: null, snapshot: false }], 1_000);
+  sensors = readSpeeds(sensors, [{ sensorId: "a", speed: 2, tsMs: null, snapshot: false }], 31_000);
   expect(sensors.get("a")?.history).toEqual([
     { x: 1_000, y: 1 },
     { x: 1_001, y: null },
@@ -115,6 +123,7 @@ test("the table of sensors is bounded and sorted as people count", () => {
     sensorId: `s-${index}`,
     speed: 1,
     tsMs: null,
+    snapshot: false,
   }));
   const sensors = readSpeeds(new Map(), many, 0);
   expect(sensors.size).toBe(SENSORS_MAX);
@@ -123,7 +132,7 @@ test("the table of sensors is bounded and sorted as people count", () => {
 
 test("the dial holds what was seen", () => {
   const at = (speed: number) => {
-    const sensor = readSpeeds(new Map(), [{ sensorId: "a", speed, tsMs: null }], 0).get("a");
+    const sensor = readSpeeds(new Map(), [{ sensorId: "a", speed, tsMs: null, snapshot: false }], 0).get("a");
     if (!sensor) throw new Error("no sensor");
     return dialMax(sensor);
   };

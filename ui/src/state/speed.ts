@@ -23,6 +23,8 @@ export function readSpeeds(sensors: Sensors, readings: readonly SpeedReading[], 
   for (const reading of readings) {
     const known = next.get(reading.sensorId);
     if (!known && next.size >= SENSORS_MAX) continue;
+    // After a reconnection the node tells again what it told before: nobody measured anything then.
+    if (known && reading.snapshot && isSame(known.latest, reading)) continue;
     next.set(reading.sensorId, {
       latest: reading,
       heardAtMs: nowMs,
@@ -30,6 +32,10 @@ export function readSpeeds(sensors: Sensors, readings: readonly SpeedReading[], 
     });
   }
   return next;
+}
+
+function isSame(a: SpeedReading, b: SpeedReading): boolean {
+  return a.speed === b.speed && a.tsMs === b.tsMs;
 }
 
 function extend(history: readonly Point[], x: number, y: number): Point[] {

@@ -9,6 +9,8 @@ import { consumeCommand } from "./examples.ts";
 import { Empty, Scroll, Section, Waiting } from "./section.tsx";
 
 const TREND_MS = 2 * 60_000;
+/** Below this many records a group is as good as caught up. */
+const LAG_LEAST = 100;
 
 export function Groups({ dashboard }: { dashboard: Dashboard }) {
   const overview = dashboard.overview.value;
@@ -66,7 +68,15 @@ function GroupRow({ group, history }: { group: GroupLag; history: History }) {
       <td>{group.topic}</td>
       <td class="number strong">{count(group.lag)}</td>
       <td class="trend">
-        <Sparkline points={points} from={to - TREND_MS} to={to} width={72} height={20} class="sparkline-lag" />
+        <Sparkline
+          points={points}
+          from={to - TREND_MS}
+          to={to}
+          width={72}
+          height={20}
+          least={LAG_LEAST}
+          class="sparkline-lag"
+        />
       </td>
       <td class="number">{count(group.committed)}</td>
     </tr>

@@ -44,7 +44,7 @@ export function RejectedRecords({ dashboard }: { dashboard: Dashboard }) {
       aside={records !== null && records.length > 0 ? filter : undefined}
     >
       {records === null && <Waiting what="the latest rejected records" />}
-      {records !== null && records.length === 0 && (
+      {records !== null && listed.length === 0 && (
         <Empty>
           <p>No record has been rejected. To see how one looks:</p>
           <Command text={publishBadCommand()} note={MQTT_NOTE} />
@@ -52,7 +52,7 @@ export function RejectedRecords({ dashboard }: { dashboard: Dashboard }) {
       )}
       {listed.length > 0 && (
         <>
-          <div class="held" role="status">
+          <div class="held">
             {fresh > 0 && (
               <button class="button button-small" type="button" onClick={() => setHeld(records)}>
                 Show {plural(fresh, "newer record", "newer records")}
@@ -145,11 +145,11 @@ function Older({ dashboard, listed, onLoad }: { dashboard: Dashboard; listed: nu
   };
   return (
     <p class="older">
-      <span class="muted">{plural(listed, "record", "records")} listed</span>
+      <span class="muted">
+        {plural(listed, "record", "records")} listed{older.end !== null && `, ${older.end}`}
+      </span>
       {older.error !== null && <span class="bad"> {older.error}</span>}{" "}
-      {older.ended ? (
-        <span class="muted">no older ones</span>
-      ) : (
+      {older.end === null && (
         <button class="button button-small" type="button" disabled={older.busy} onClick={load}>
           {older.busy ? "Loading…" : "Load older"}
         </button>

@@ -1,5 +1,5 @@
 /** The way in: client id and secret. */
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import type { Session, SessionState } from "../node/session.ts";
 import { Command } from "./command.tsx";
 
@@ -9,7 +9,6 @@ interface Props {
 }
 
 export function SignIn({ session, state }: Props) {
-  const secret = useRef<HTMLInputElement>(null);
   const busy = state.kind === "signing-in";
   const reason = state.kind === "signed-out" ? state.reason : null;
   useEffect(() => {
@@ -37,7 +36,7 @@ export function SignIn({ session, state }: Props) {
             name="client_id"
             autocomplete="username"
             required
-            autoFocus
+            autoFocus={state.clientId === ""}
             defaultValue={state.clientId}
             spellcheck={false}
             autocapitalize="none"
@@ -45,7 +44,13 @@ export function SignIn({ session, state }: Props) {
         </label>
         <label>
           Client secret
-          <input name="client_secret" ref={secret} type="password" autocomplete="current-password" required />
+          <input
+            name="client_secret"
+            type="password"
+            autocomplete="current-password"
+            required
+            autoFocus={state.clientId !== ""}
+          />
         </label>
         <button class="button button-main" type="submit" disabled={busy}>
           {busy ? "Signing in…" : "Sign in"}

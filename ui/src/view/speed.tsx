@@ -9,7 +9,7 @@ import type { Dashboard } from "../state/dashboard.ts";
 import { dialMax, sensorNames, SENSORS_MAX, SPEED_HISTORY_MS, type Sensor } from "../state/speed.ts";
 import { Command } from "./command.tsx";
 import { MQTT_NOTE, publishSpeedCommand } from "./examples.ts";
-import { Empty, Section } from "./section.tsx";
+import { Empty, Section, Waiting } from "./section.tsx";
 
 const UNIT = "km/h";
 /** A reading older than this is no longer what the sensor measures now. */
@@ -18,6 +18,13 @@ const QUIET_AFTER_MS = 15_000;
 export function Speed({ dashboard }: { dashboard: Dashboard }) {
   const [wanted, setWanted] = useState<string | null>(null);
   const sensors = dashboard.sensors.value;
+  if (sensors === null) {
+    return (
+      <Section id="speed" room="speed" title="Speed" dashboard={dashboard}>
+        <Waiting what="the sensors" />
+      </Section>
+    );
+  }
   const names = sensorNames(sensors);
   const chosen = wanted !== null && sensors.has(wanted) ? wanted : names[0];
   const sensor = chosen === undefined ? undefined : sensors.get(chosen);

@@ -1,6 +1,7 @@
 /** Topics with their rates, offsets and, unfolded, their partitions. */
 import { useState } from "preact/hooks";
 import { Fragment } from "preact";
+import { smoothed } from "../chart/scale.ts";
 import { Sparkline } from "../chart/sparkline.tsx";
 import { bytes, count, NOT_KNOWN, rate } from "../format/number.ts";
 import type { TopicDetail, TopicRate } from "../node/messages.ts";
@@ -9,6 +10,8 @@ import { seriesOf, type History } from "../state/history.ts";
 import { Scroll, Section, Waiting } from "./section.tsx";
 
 const TREND_MS = 2 * 60_000;
+/** Batches make the rate of a single second jump; the trend is the mean of so many. */
+const TREND_SMOOTHED_OVER = 5;
 const COLUMNS = 7;
 
 /** Until the node has told which topics are internal, their customary prefix decides. */
@@ -132,7 +135,7 @@ function TopicLine({ topic, detail, history, open, onToggle }: RowProps) {
       </th>
       <td class="number strong">{rate(topic.recordsPerS)}</td>
       <td class="trend">
-        <Sparkline points={points} from={to - TREND_MS} to={to} width={96} height={20} />
+        <Sparkline points={smoothed(points, TREND_SMOOTHED_OVER)} from={to - TREND_MS} to={to} width={96} height={20} />
       </td>
       <td class="number">{count(topic.logStart)}</td>
       <td class="number">{count(topic.highWatermark)}</td>

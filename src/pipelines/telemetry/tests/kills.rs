@@ -3,15 +3,12 @@
 
 use super::*;
 
-/// What a kill leaves: everything done up to a step, nothing after it, the store never closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_after_any_step_leaves_every_record_exactly_once() {
     for steps in 0..=3 {
         let site = site();
         append_mixture(&site).await;
-        run_steps_and_drop(&site, steps).await;
-        // The log was not closed either.
-        let site = site.reopen();
+        let site = killed_after(&site, steps).await;
         let running = site.start().await;
         site.append_raw("inv-1", reading(100)).await;
         let left = if steps < 2 { 31 } else { 1 };
@@ -26,13 +23,14 @@ async fn a_kill_after_any_step_leaves_every_record_exactly_once() {
 async fn a_kill_between_store_and_mirror_is_mended_at_the_next_start() {
     let site = site();
     append_mixture(&site).await;
-    run_steps_and_drop(&site, 2).await;
+    let site = killed_after(&site, 2).await;
     let raw = site.log.topic(RAW_TOPIC).unwrap();
-    assert!(raw.partitions().iter().all(|p| {
-        site.log
-            .committed_offset(TELEMETRY_GROUP, raw.id(), p.index())
-            .is_none()
-    }));
+    let mirrored = |index| site.log.committed_offset(TELEMETRY_GROUP, raw.id(), index);
+    assert!(
+        raw.partitions()
+            .iter()
+            .all(|partition| mirrored(partition.index()).is_none())
+    );
     let running = site.start().await;
     let reader = running.handle.reader();
     running.stop().await;
@@ -41,10 +39,10 @@ async fn a_kill_between_store_and_mirror_is_mended_at_the_next_start() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_after_kill_makes_progress_and_no_duplicates() {
-    let site = site();
+    let mut site = site();
     append_mixture(&site).await;
     for steps in [1, 1, 0, 1] {
-        run_steps_and_drop(&site, steps).await;
+        site = killed_after(&site, steps).await;
         site.append_raw("later", reading(200 + steps as i64)).await;
     }
     let running = site.start().await;
@@ -55,7 +53,8 @@ async fn kill_after_kill_makes_progress_and_no_duplicates() {
     site.assert_exactly(&reader, 32, 6, 6);
 }
 
-async fn run_steps_and_drop(site: &Site, steps: usize) {
+/// The disk after a kill behind the first so many steps of the first batch.
+async fn killed_after(site: &Site, steps: usize) -> Site {
     let Assembled {
         mut committer,
         progress,
@@ -68,18 +67,9 @@ async fn run_steps_and_drop(site: &Site, steps: usize) {
     };
     let mut consumer = site
         .log()
-        .consumer(RAW_TOPIC, |topic, partition| {
-            progress.wanted(topic, partition)
-        })
+        .consumer(RAW_TOPIC, |id, index| progress.wanted(id, index))
         .unwrap();
-    let PollLimits {
-        records_max,
-        bytes_max,
-    } = PollLimits {
-        records_max: usize::MAX,
-        bytes_max: 1 << 20,
-    };
-    let polled = consumer.poll(records_max, bytes_max).await.unwrap();
+    let polled = consumer.poll(usize::MAX, 16 << 20).await.unwrap();
     let mut prepared = committer.prepare(vec![feed.judge(polled, now_ms())]);
     if steps >= 1 {
         committer.produce(&mut prepared).await.unwrap();
@@ -89,8 +79,12 @@ async fn run_steps_and_drop(site: &Site, steps: usize) {
         committer.store(&prepared).await.unwrap();
     }
     if steps >= 3 {
-        committer.mirror(&prepared).await;
+        committer.mirror().await;
     }
+    // The committer and its store live until the image is taken.
+    let image = site.killed();
+    drop(committer);
+    image
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,7 +166,7 @@ async fn outputs_larger_than_one_append_are_produced_piece_by_piece() {
         )
         .await;
     }
-    run_steps_and_drop(&site, 1).await;
+    let site = killed_after(&site, 1).await;
     let running = site.start().await;
     running.until(|status| status.clean == 12).await;
     let reader = running.handle.reader();

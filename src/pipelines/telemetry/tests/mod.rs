@@ -18,7 +18,6 @@ use holdfast_storage::telemetry::SCHEMA_VERSION;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::intake::PollLimits;
 use super::record::{find, text_header};
 use super::*;
 use crate::pipelines::event_log::{Consumer, EmbeddedLog};
@@ -48,7 +47,21 @@ fn site() -> Site {
 }
 
 fn open_log(dir: &TempDir) -> Log {
-    Log::open(LogOptions::new(dir.path().join("log"))).unwrap()
+    let mut options = LogOptions::new(dir.path().join("log"));
+    options.segment_bytes = 8 << 20;
+    Log::open(options).unwrap()
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 struct Running {
@@ -79,11 +92,21 @@ async fn until(status: &mut watch::Receiver<Status>, done: impl Fn(&Status) -> b
 }
 
 impl Site {
-    /// Drops the log as it stands, closed or not, and opens it again.
+    /// Stops the log properly and opens it again.
     fn reopen(self) -> Site {
         let Site { dir, log, config } = self;
+        log.close();
         drop(log);
         let log = open_log(&dir);
+        Site { dir, log, config }
+    }
+
+    /// What a kill would leave on disk now: neither log nor store is closed in it.
+    fn killed(&self) -> Site {
+        let dir = TempDir::new().unwrap();
+        copy_tree(self.dir.path(), dir.path());
+        let log = open_log(&dir);
+        let config = self.config.clone();
         Site { dir, log, config }
     }
 
@@ -294,7 +317,6 @@ async fn what_arrived_while_it_was_down_is_caught_up() {
         site.append_raw("k", reading(n)).await;
     }
     site.append_raw("k", reading(1)).await;
-    site.log.close();
     site = site.reopen();
     let running = site.start().await;
     running
@@ -544,4 +566,23 @@ async fn a_log_that_is_behind_the_store_is_said_and_nothing_is_read() {
             .to_string()
             .contains("is not the log this store was filled from")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_is_bounded_by_what_it_unpacks_and_comes_back_for_the_rest() {
+    let site = site();
+    let pad = "x".repeat(900_000);
+    for n in 0..24 {
+        site.append_raw("k", format!("{n}{pad}")).await;
+    }
+    let mut consumer = site.log().consumer(RAW_TOPIC, |_, _| None).unwrap();
+    let first = consumer.poll(usize::MAX, usize::MAX).await.unwrap();
+    assert!(
+        (17..24).contains(&first.records.len()),
+        "{}",
+        first.records.len()
+    );
+    let second = consumer.poll(usize::MAX, usize::MAX).await.unwrap();
+    assert_eq!(first.records.len() + second.records.len(), 24);
+    assert_eq!(first.gaps + second.gaps, 0);
 }
