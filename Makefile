@@ -159,7 +159,7 @@ fuzz: ## Fuzz every target for FUZZ_SECONDS each (cargo-fuzz, nightly Rust)
 
 # --- tools ----------------------------------------------------------------------------------------
 
-DEBIAN_PACKAGES := build-essential ca-certificates chromium curl git jq kcat mosquitto mosquitto-clients \
+DEBIAN_PACKAGES := build-essential ca-certificates chromium curl debootstrap git jq kcat mosquitto mosquitto-clients \
 	pkg-config python3 python3-venv sqlite3
 
 .PHONY: deps

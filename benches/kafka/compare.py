@@ -160,7 +160,7 @@ def producer_command(bootstrap: str, topic: str, records: int, records_s: int = 
 
 
 def produce(broker: Running, topic: str, records: int, records_s: int = -1) -> Produced:
-    """Rates and latencies once the client has warmed up: the rest is its JVM's, not the broker's."""
+    """Rates and latencies once the client's JVM is warm: before, they are not the broker's."""
     printed = run(producer_command(broker.bootstrap, topic, records, records_s))
     found = STEADY.search(printed)
     if found is None or int(found["records"]) != records - records // WARMUP_SHARE:
@@ -226,13 +226,13 @@ def table(rows: dict[Peer, Measured], columns: tuple[Column, ...]) -> str:
     return "\n".join(lines)
 
 
-def report(results: dict[Peer, list[Measured]], load: Load) -> str:
+def report(results: dict[Peer, list[Measured]], load: Load, busy: float) -> str:
     medians = {peer: median(rounds) for peer, rounds in results.items()}
     rounds = min(map(len, results.values()))
     short = lambda command: " ".join(command).replace(str(REPOSITORY) + "/", "")  # noqa: E731
     return "\n".join(
         [
-            f"machine: {machine(scratch())}",
+            f"machine: {machine(scratch())}; load average before the first round: {busy:.2f}",
             f"load: {load.records:,} records of {RECORD_BYTES} bytes, {PARTITIONS} partitions, "
             f"{load.payload_bytes / 1e6:,.0f} MB; paced: {load.paced_records_s:,} records/s for "
             f"{load.paced_s} s; medians of {rounds} interleaved rounds; MB = 10^6 bytes",
@@ -253,7 +253,7 @@ def report(results: dict[Peer, list[Measured]], load: Load) -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--records", type=int, default=500_000, help="of the unthrottled produce")
+    parser.add_argument("--records", type=int, default=300_000, help="of the unthrottled produce")
     parser.add_argument("--warmup-records", type=int, default=100_000)
     parser.add_argument("--paced-records-s", type=int, default=2_000)
     parser.add_argument("--paced-s", type=int, default=10)
@@ -278,6 +278,7 @@ def main() -> None:
             sys.exit(f"no release build at {given.holdfast}: cargo build --release")
         peers.append(Holdfast(given.holdfast.resolve()))
     results: dict[Peer, list[Measured]] = {peer: [] for peer in peers}
+    busy = os.getloadavg()[0]
     for number in range(given.rounds):
         for step in range(len(peers)):
             peer = peers[(number + step) % len(peers)]
@@ -290,7 +291,7 @@ def main() -> None:
                 file=sys.stderr,
                 flush=True,
             )
-    printed = report(results, load)
+    printed = report(results, load, busy)
     print(printed)
     rounds = {peer.name: [asdict(m) for m in measured] for peer, measured in results.items()}
     (scratch() / "rounds.json").write_text(json.dumps(rounds, indent=2))

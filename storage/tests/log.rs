@@ -515,3 +515,25 @@ async fn too_much_in_flight_makes_callers_wait_not_memory_grow() {
     assert_eq!(partition.high_watermark(), offset(500));
     assert!(log.stats().fdatasyncs > 5, "at most 64 KiB a group");
 }
+
+#[tokio::test]
+async fn a_log_whose_index_cannot_be_written_still_closes_and_catches_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let topic = log.create_topic(new_topic("t", 1)).await.unwrap();
+    let partition = topic.partition(0).unwrap();
+    log.append(partition, vec![record("k", "v")])
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    std::fs::rename(dir.path().join("index"), dir.path().join("gone")).unwrap();
+    log.close();
+    drop(log);
+    let log = open(dir.path());
+    let topic = log.topic("t").unwrap();
+    assert_eq!(
+        read_all(&log, topic.partition(0).unwrap()),
+        [(0, Bytes::from_static(b"v"))]
+    );
+}

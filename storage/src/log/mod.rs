@@ -37,7 +37,7 @@ use std::fs::File;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -113,21 +113,21 @@ struct Inner {
     leader_epoch: i32,
     cluster_id: Uuid,
     damage: Vec<Damage>,
-    closed: AtomicBool,
     // Held, not used: the data directory is ours while this lives.
     _lock: File,
 }
 
 impl Inner {
     fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.state.close();
         self.room.close();
+        let mut sealer = self.sealer.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealer = sealer.take();
+        if let Some(sealer) = &sealer {
+            // It may be waiting to try again, with the writer waiting behind it.
+            sealer.thread().unpark();
+        }
         self.commit.close();
-        let sealer = self
-            .sealer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
         if let Some(sealer) = sealer {
             let _ = sealer.join();
         }
@@ -261,7 +261,6 @@ impl Log {
             leader_epoch: opened.leader_epoch,
             cluster_id: node.cluster_id,
             damage: opened.damage,
-            closed: AtomicBool::new(false),
             _lock: opened.lock,
         };
         let log = Log {
@@ -305,7 +304,7 @@ impl Log {
                 reason: reason.clone(),
             };
         }
-        if self.inner.closed.load(Ordering::Acquire) {
+        if self.inner.state.is_closing() {
             LogState::Closed
         } else {
             LogState::Accepting

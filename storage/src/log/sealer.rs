@@ -44,18 +44,23 @@ pub fn start(index: Arc<Index>, state: Arc<State>) -> std::io::Result<(SealQueue
 fn run(jobs: &Receiver<SealJob>, index: &Index, state: &State) {
     for job in jobs {
         let segment = job.retired.segment.id();
-        if let Err(error) = seal(&job, index) {
-            tracing::error!(%segment, %error, "sealing failed");
-            // What a failed fdatasync left on disk is unknown (invariant 11). Everything else stays
-            // readable from memory and is sealed at the next start.
-            state.fail(error.to_string());
-            return;
+        match seal(&job, index, state) {
+            Ok(true) => tracing::debug!(%segment, partitions = job.partitions.len(), "sealed"),
+            // The index takes segments in order, so what follows waits for the next start as well.
+            Ok(false) => return,
+            Err(error) => {
+                tracing::error!(%segment, %error, "sealing failed");
+                // What a failed fdatasync left on disk is unknown (invariant 11). Everything else
+                // stays readable from memory and is sealed at the next start.
+                state.fail(error.to_string());
+                return;
+            }
         }
-        tracing::debug!(%segment, partitions = job.partitions.len(), "sealed");
     }
 }
 
-fn seal(job: &SealJob, index: &Index) -> Result<(), WalError> {
+/// Whether the index holds the segment now; `false` if the log is closing and the index cannot be written.
+fn seal(job: &SealJob, index: &Index, state: &State) -> Result<bool, WalError> {
     let segment = &job.retired.segment;
     let mut partitions: Vec<(PartitionId, Vec<BatchEntry>)> = job
         .partitions
@@ -68,10 +73,13 @@ fn seal(job: &SealJob, index: &Index) -> Result<(), WalError> {
     segment.seal(job.retired.groups_end, job.retired.last_sequence, &body)?;
     while let Err(error) = index.ingest(segment.id(), &footer, &job.metadata) {
         tracing::error!(segment = %segment.id(), %error, "the index cannot be written; appends wait for it");
-        std::thread::sleep(RETRY);
+        if state.is_closing() {
+            return Ok(false);
+        }
+        std::thread::park_timeout(RETRY);
     }
     for partition in &job.partitions {
         partition.forget_hot(segment.id());
     }
-    Ok(())
+    Ok(true)
 }

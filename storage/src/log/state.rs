@@ -2,6 +2,7 @@
 //! from a record that is already durable.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -48,6 +49,7 @@ pub struct State {
     tables: RwLock<Tables>,
     /// Set once, when the log fails for good.
     failure: OnceLock<String>,
+    closing: AtomicBool,
 }
 
 /// The tables behind the lock.
@@ -63,6 +65,15 @@ pub struct Tables {
 impl State {
     pub fn read(&self) -> RwLockReadGuard<'_, Tables> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Nobody waits any longer for what can be made up for at the next start.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     pub fn fail(&self, reason: String) {
