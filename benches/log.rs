@@ -5,7 +5,7 @@
 //! 2. 64 callers with 64 records of 200 B in flight each, every record acknowledged on its own,
 //!    against a bare loop that writes the same bytes and calls fdatasync.
 //!
-//! A and B run in turn; medians and ratios are printed. `HOLDFAST_BENCH_DIR` chooses the disk.
+//! A and B run in turn; medians and ratios are printed. `-- batches` or `-- records` runs one part. `HOLDFAST_BENCH_DIR` chooses the disk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::collections::VecDeque;
@@ -28,8 +28,19 @@ fn main() {
     let dir = std::env::var_os("HOLDFAST_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let dir = dir.join(format!("holdfast-bench-{}", std::process::id()));
     machine(&dir);
-    large_batches(&dir);
-    small_records(&dir);
+    let asked = |part: &str| {
+        let mut parts = std::env::args()
+            .skip(1)
+            .filter(|arg| !arg.starts_with('-'))
+            .peekable();
+        parts.peek().is_none() || parts.any(|arg| arg == part)
+    };
+    if asked("batches") {
+        large_batches(&dir);
+    }
+    if asked("records") {
+        small_records(&dir);
+    }
     let _ = fs::remove_dir_all(&dir);
 }
 
@@ -195,7 +206,7 @@ fn raw_append(dir: &Path, batch: &Bytes) -> Duration {
 fn log_append(dir: &Path, batch: &Bytes) -> (Duration, holdfast_storage::log::LogStats) {
     // The raw side syncs once per 1 MB, so a group takes no more here either.
     let options = LogOptions {
-        group_bytes_max: BATCH_BYTES * BATCHES_PER_GROUP,
+        group_bytes_max: batch.len() * BATCHES_PER_GROUP,
         ..LogOptions::new(dir)
     };
     let log = Log::open(options).unwrap();
@@ -276,7 +287,7 @@ fn small_records(dir: &Path) {
 }
 
 /// Records handed in with one call: as a door does with what one read brought, and one by one.
-const PER_CALL: [usize; 2] = [32, 1];
+const PER_CALL: [usize; 2] = [64, 1];
 
 struct Side {
     rates: Vec<f64>,
@@ -352,13 +363,12 @@ fn log_callers(dir: &Path, per_call: usize) -> (Duration, u64, Histogram<u64>) {
             configs: Vec::new(),
         }))
         .unwrap();
-    let value = Bytes::from(noise(RECORD_BYTES));
     let before = log.stats().fdatasyncs;
     let begun = Instant::now();
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
-            let (log, partition, value) =
-                (log.clone(), topic.partitions()[0].clone(), value.clone());
+            let (log, partition) = (log.clone(), topic.partitions()[0].clone());
+            let value = Bytes::from(noise(RECORD_BYTES));
             runtime.spawn(async move {
                 let mut window: VecDeque<(Instant, Appending)> =
                     VecDeque::with_capacity(IN_FLIGHT / per_call);

@@ -64,7 +64,9 @@ pub struct WriterState {
     pub producers: Producers,
     /// Place in the group being closed.
     pub slot: Option<usize>,
-    /// The head segment's number if the partition has batches in it.
+    /// Size of the batch that was coalesced last: the next one will be about as large.
+    pub coalesced_bytes: usize,
+    /// The partition has batches in the head segment.
     pub in_head: bool,
 }
 

@@ -118,6 +118,7 @@ struct Slot {
     ready: Vec<Ready>,
     /// Records being coalesced.
     open: Option<(Offset, BatchBuilder)>,
+    coalesced_bytes: usize,
 }
 
 /// A batch with its offset.
@@ -495,6 +496,7 @@ impl Sequencer {
                 .fetch_add(batches.len() as u64, Ordering::Relaxed);
             let mut writer = slot.partition.writer();
             writer.slot = None;
+            writer.coalesced_bytes = slot.coalesced_bytes;
             let first_in_head = !std::mem::replace(&mut writer.in_head, true);
             drop(writer);
             slot.partition.publish(&placed.segment, &batches);
@@ -581,6 +583,7 @@ fn slot<'a>(
             first,
             ready: Vec::new(),
             open: None,
+            coalesced_bytes: writer.coalesced_bytes,
         });
     }
     #[allow(clippy::indexing_slicing, reason = "the index was just made to exist")]
@@ -602,9 +605,10 @@ impl Slot {
         if full {
             self.close_open(leader_epoch);
         }
+        let expected = self.coalesced_bytes.max(body.len());
         let (_, open) = self
             .open
-            .get_or_insert_with(|| (offset, BatchBuilder::new(timestamp_ms, body.len())));
+            .get_or_insert_with(|| (offset, BatchBuilder::new(timestamp_ms, expected)));
         open.push(timestamp_ms, body);
     }
 
@@ -613,6 +617,7 @@ impl Slot {
             return;
         };
         let (rest, records, max_timestamp_ms) = builder.finish(base, leader_epoch);
+        self.coalesced_bytes = rest.len();
         self.ready.push(Ready {
             base,
             last_delta: records.saturating_sub(1),
