@@ -142,11 +142,12 @@ async fn the_index_can_be_deleted_and_a_torn_head_is_recovered() {
     let copy = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     let topic = log.create_topic(new_topic("t", 2)).await.unwrap();
+    let producer = log.new_producer_id().await.unwrap().0;
     for i in 0..1_500_i32 {
         let partition = topic.partition(i % 2).unwrap();
         log.append_batch(
             partition,
-            producer_batch(7, 0, i / 2, &[&format!("{i:0400}")]),
+            producer_batch(producer, 0, i / 2, &[&format!("{i:0400}")]),
         )
         .await
         .unwrap()
@@ -212,7 +213,7 @@ async fn the_index_can_be_deleted_and_a_torn_head_is_recovered() {
         let again = log
             .append_batch(
                 partition,
-                producer_batch(7, 0, 749, &[&format!("{:0400}", 1498)]),
+                producer_batch(producer, 0, 749, &[&format!("{:0400}", 1498)]),
             )
             .await
             .unwrap()
@@ -220,7 +221,7 @@ async fn the_index_can_be_deleted_and_a_torn_head_is_recovered() {
             .unwrap();
         assert_eq!(again.base_offset, offset(749));
         let gap = log
-            .append_batch(partition, producer_batch(7, 0, 751, &["x"]))
+            .append_batch(partition, producer_batch(producer, 0, 751, &["x"]))
             .await
             .unwrap()
             .await
@@ -228,7 +229,7 @@ async fn the_index_can_be_deleted_and_a_torn_head_is_recovered() {
         assert_eq!(
             gap,
             AppendError::OutOfOrderSequence {
-                producer_id: 7,
+                producer_id: producer,
                 got: 751,
                 expected: 750
             }
@@ -377,6 +378,66 @@ async fn bad_batches_are_refused_and_leave_no_trace() {
     assert_eq!(partition.high_watermark(), offset(0));
     let beyond = log.fetch(partition, offset(1), 1).unwrap_err();
     assert!(matches!(beyond, FetchError::OffsetOutOfRange { .. }));
+}
+
+#[tokio::test]
+async fn a_producer_id_that_was_never_given_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let topic = log.create_topic(new_topic("t", 1)).await.unwrap();
+    let partition = topic.partition(0).unwrap();
+    let refused = log
+        .append_batch(partition, producer_batch(99, 0, 0, &["x"]))
+        .await
+        .unwrap()
+        .await;
+    assert_eq!(
+        refused,
+        Err(AppendError::UnknownProducer { producer_id: 99 })
+    );
+    assert_eq!(partition.high_watermark(), offset(0));
+}
+
+/// One flipped bit in a stored value is never handed out as the value.
+#[tokio::test]
+async fn rot_in_a_sealed_segment_is_told_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let topic = log.create_topic(new_topic("t", 1)).await.unwrap();
+    for _ in 0..2 {
+        let partition = topic.partition(0).unwrap();
+        log.append(partition, vec![record("k", vec![b'x'; 100])])
+            .await
+            .unwrap()
+            .await
+            .unwrap();
+    }
+    log.close();
+    drop(log);
+    let path = dir.path().join("segments");
+    for entry in std::fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(100).position(|window| window == [b'x'; 100]) {
+            bytes[at + 50] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    let log = open(dir.path());
+    let topic = log.topic("t").unwrap();
+    let partition = topic.partition(0).unwrap();
+    let error = log.read(partition, offset(0), 1).unwrap_err();
+    let FetchError::Undecodable {
+        base, next, reason, ..
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        (base, next, reason.as_str()),
+        (offset(0), offset(1), "CRC-32C does not fit")
+    );
+    assert_eq!(log.read(partition, offset(1), 1).unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -174,6 +174,16 @@ impl<S: Sequencer> Drop for GroupCommit<S> {
     }
 }
 
+/// However the thread ends, nobody waits for it afterwards: what is queued is dropped, and with it
+/// every caller's answer.
+impl<S: Sequencer> Drop for Worker<S> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.lock();
+        queue.closing = true;
+        queue.waiting.clear();
+    }
+}
+
 struct Worker<S: Sequencer> {
     shared: Arc<Shared<S::Submission>>,
     writer: Writer,

@@ -27,7 +27,8 @@ pub enum WalError {
         /// What the system said.
         source: Arc<io::Error>,
     },
-    /// An fdatasync failed. What is on disk from here on is unknown, so this is final.
+    /// An fdatasync, or the fsync of the directory that names a new segment, failed. What is on disk
+    /// from here on is unknown, so this is final.
     #[error("fdatasync of segment {segment} failed and is not retried: {source}")]
     Poisoned {
         /// The segment whose fdatasync failed.

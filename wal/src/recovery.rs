@@ -58,9 +58,9 @@ pub fn recover(disk: &Arc<dyn Disk>, options: WalOptions) -> Result<Recovered, W
     let Opened {
         mut segments,
         mut damage,
+        newest_id,
     } = open_segments(disk.as_ref())?;
     let mut torn_tail = false;
-    let newest_id = segments.last().map_or(SegmentId(0), |s| s.id());
     let boot_epoch = segments
         .iter()
         .map(|s| s.header().boot_epoch)
@@ -152,6 +152,8 @@ fn last_sequence_of(segment: Option<&Segment>) -> Result<u64, WalError> {
 struct Opened {
     segments: Vec<Arc<Segment>>,
     damage: Vec<Damage>,
+    /// Ids up to this one were given, also to files that are no longer segments.
+    newest_id: SegmentId,
 }
 
 /// Removes leftovers and opens what holds groups.
@@ -176,6 +178,27 @@ fn open_segments(disk: &dyn Disk) -> Result<Opened, WalError> {
         }
     }
     let mut damage = Vec::new();
+    let mut newest_id = ids_max(&names);
+    for name in &names {
+        let kept = name
+            .strip_suffix(DAMAGED_SUFFIX)
+            .and_then(SegmentId::from_file_name);
+        if let Some(id) = kept {
+            newest_id = newest_id.max(id);
+            let file = disk
+                .open(name)
+                .map_err(|e| WalError::file("opening", name, e))?;
+            let size = file.size().map_err(|e| WalError::file("sizing", name, e))?;
+            let bytes = u32::try_from(size).unwrap_or(u32::MAX);
+            damage.push(Damage {
+                position: Position {
+                    segment: id,
+                    offset: 0,
+                },
+                bytes,
+            });
+        }
+    }
     let newest = segments.last().map(|s| s.id());
     for id in headless {
         if newest.is_some_and(|newest| newest > id) || has_durable_group(disk, id)? {
@@ -203,7 +226,18 @@ fn open_segments(disk: &dyn Disk) -> Result<Opened, WalError> {
         }
     }
     sync_dir(disk)?;
-    Ok(Opened { segments, damage })
+    Ok(Opened {
+        segments,
+        damage,
+        newest_id,
+    })
+}
+
+fn ids_max(names: &[String]) -> SegmentId {
+    let ids = names
+        .iter()
+        .filter_map(|name| SegmentId::from_file_name(name));
+    ids.max().unwrap_or(SegmentId(0))
 }
 
 /// Whether a file without a valid header ever held a durable group. Its checksums cannot be verified
@@ -260,7 +294,8 @@ fn rewrite(
     let rewritten = if scan.groups.is_empty() {
         None
     } else {
-        let capacity = u64::from(options.segment_bytes).max(u64::from(scan.end));
+        // No more than it needs: the disk may be full, and only this lets the old segment go.
+        let capacity = u64::from(scan.end);
         let file = disk
             .create(&temporary, capacity)
             .map_err(|e| WalError::NoSpace {

@@ -1,7 +1,7 @@
 //! Groups into the head segment: one vectored write a group, rolled back whole if it fails.
 
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -281,7 +281,11 @@ impl Writer {
             return Ok(());
         }
         let id = self.next_segment;
-        let file = self.spares.take(id)?;
+        let file = self.spares.take(id).inspect_err(|error| {
+            if matches!(error, WalError::Poisoned { .. }) {
+                self.poisoned = Some(error.clone());
+            }
+        })?;
         self.retire_head();
         self.roll_asked = false;
         self.next_segment = id.next();
@@ -410,7 +414,7 @@ impl Head {
     }
 }
 
-type Preallocated = Result<Arc<dyn DiskFile>, Arc<io::Error>>;
+type Preallocated = Result<Arc<dyn DiskFile>, WalError>;
 
 /// The next segment's file, preallocated before it is needed.
 #[derive(Debug)]
@@ -422,7 +426,9 @@ struct Spares {
 
 #[derive(Debug)]
 struct Ahead {
-    asked: Sender<SegmentId>,
+    asks: Sender<SegmentId>,
+    /// What the thread is working on, or has ready.
+    asked: Option<SegmentId>,
     ready: Receiver<(SegmentId, Preallocated)>,
     thread: JoinHandle<()>,
 }
@@ -442,7 +448,7 @@ impl Spares {
 
     /// Without a thread (none could be started) files are preallocated when they are needed.
     fn spawn(&self, first: SegmentId) -> Option<Ahead> {
-        let (asked, asks) = channel::<SegmentId>();
+        let (ask, asks) = channel::<SegmentId>();
         let (done, ready) = channel();
         let (disk, capacity) = (self.disk.clone(), self.capacity);
         let work = move || {
@@ -459,41 +465,41 @@ impl Spares {
             .name("wal-preallocate".into())
             .spawn(work)
             .ok()?;
-        asked.send(first).ok()?;
+        ask.send(first).ok()?;
         Some(Ahead {
-            asked,
+            asks: ask,
+            asked: Some(first),
             ready,
             thread,
         })
     }
 
-    fn take(&mut self, id: SegmentId) -> Result<Arc<dyn DiskFile>, WalError> {
-        let mut made = None;
-        if let Some(ahead) = &self.ahead {
-            while let Ok((ready, result)) = ahead.ready.recv() {
-                if ready == id {
-                    made = Some(result);
-                    break;
-                }
+    fn take(&mut self, id: SegmentId) -> Preallocated {
+        let Some(ahead) = &mut self.ahead else {
+            return preallocate(self.disk.as_ref(), id, self.capacity);
+        };
+        // After a failure nothing is asked for ahead of time: the next attempt sees the disk as it is then.
+        if ahead.asked.take() != Some(id) {
+            let _ = ahead.asks.send(id);
+        }
+        let made = loop {
+            match ahead.ready.recv() {
+                Ok((ready, made)) if ready == id => break made,
+                Ok(_) => {}
+                Err(_) => return preallocate(self.disk.as_ref(), id, self.capacity),
             }
+        };
+        if made.is_ok() && ahead.asks.send(id.next()).is_ok() {
+            ahead.asked = Some(id.next());
         }
-        let made = made.unwrap_or_else(|| preallocate(self.disk.as_ref(), id, self.capacity));
-        if let Some(ahead) = &self.ahead {
-            // After a failure the same id is asked for again, when the next group comes.
-            let next = if made.is_ok() { id.next() } else { id };
-            let _ = ahead.asked.send(next);
-        }
-        made.map_err(|source| WalError::NoSpace {
-            bytes: self.capacity,
-            source,
-        })
+        made
     }
 
     fn close(&mut self) {
         let Some(ahead) = self.ahead.take() else {
             return;
         };
-        drop(ahead.asked);
+        drop(ahead.asks);
         let _ = ahead.thread.join();
         for (id, file) in ahead.ready {
             // A file that stays is recognised as unused at the next start.
@@ -505,7 +511,17 @@ impl Spares {
 }
 
 fn preallocate(disk: &dyn Disk, id: SegmentId, capacity: u64) -> Preallocated {
-    let file = disk.create(&id.file_name(), capacity)?;
-    disk.sync_dir()?;
+    let name = id.file_name();
+    let file = disk
+        .create(&name, capacity)
+        .map_err(|source| WalError::NoSpace {
+            bytes: capacity,
+            source: Arc::new(source),
+        })?;
+    // A second attempt may succeed without the name being on disk, so there is none.
+    disk.sync_dir().map_err(|source| WalError::Poisoned {
+        segment: id,
+        source: Arc::new(source),
+    })?;
     Ok(file)
 }

@@ -121,7 +121,14 @@ fn play(seed: u64) {
             }
             match writer.write(&group) {
                 Ok(_) => {}
-                Err(WalError::Write { .. } | WalError::NoSpace { .. }) => continue,
+                Err(WalError::NoSpace { .. }) => continue,
+                // Its caller was told that it failed; that it is there after a crash all the same
+                // is possible where nothing was written over it.
+                Err(WalError::Write { .. }) => {
+                    model.open = entries;
+                    continue;
+                }
+                Err(WalError::Poisoned { .. }) => break,
                 Err(other) => panic!("seed {seed}: {other}"),
             }
             for retired in writer.take_retired() {

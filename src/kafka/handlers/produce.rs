@@ -174,6 +174,7 @@ pub(super) fn append_error(error: &AppendError) -> Refusal {
         AppendError::TooLarge { .. } => ErrorCode::MessageTooLarge,
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
+        AppendError::UnknownProducer { .. } => ErrorCode::UnknownProducerId,
         // Whoever asks again finds the node restarted, or gone.
         AppendError::Closed => ErrorCode::NotLeaderOrFollower,
         AppendError::Storage(reason) => {

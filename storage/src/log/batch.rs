@@ -24,6 +24,8 @@ pub const HEADER_BYTES: usize = 61;
 /// Bytes that the log sets itself: base offset, length, leader epoch.
 pub const PREFIX_BYTES: usize = 16;
 
+/// Most headers that the records of one batch may have together, for the same reason.
+pub const HEADERS_MAX: usize = 1 << 20;
 /// Most records in one batch: what a well-compressed batch may unpack to in memory stays bounded.
 pub const RECORDS_MAX: u32 = 1 << 18;
 
@@ -236,12 +238,17 @@ pub fn split(bytes: &Bytes) -> impl Iterator<Item = Result<(BatchHeader, Bytes),
     })
 }
 
-/// Decodes every record of one batch, decompressing within a bound.
+/// Decodes every record of one batch, decompressing within a bound. Verifies the batch's checksum, so
+/// that rot on disk is never taken for a value.
 pub fn records(header: &BatchHeader, batch: &Bytes) -> Result<Vec<StoredRecord>, String> {
+    if crc32c::crc32c(batch.get(21..).unwrap_or_default()) != header.crc {
+        return Err("CRC-32C does not fit".into());
+    }
     let body = batch.slice(HEADER_BYTES.min(batch.len())..);
     let mut body = decompress(header.codec()?, body)?;
     let base = Offset::new(header.base_offset).ok_or("negative base offset")?;
     let mut out = Vec::with_capacity((header.records as usize).min(body.len() / 7 + 1));
+    let (mut next_delta, mut headers_left) = (0, HEADERS_MAX);
     for index in 0..header.records {
         let wrong = |what: &str| format!("record {index}: {what}");
         let length = take_varint(&mut body)
@@ -255,10 +262,16 @@ pub fn records(header: &BatchHeader, batch: &Bytes) -> Result<Vec<StoredRecord>,
         let timestamp_delta = take_varint(&mut record).ok_or_else(|| wrong("timestamp delta"))?;
         let offset_delta = take_varint(&mut record)
             .and_then(|n| u32::try_from(n).ok())
+            .filter(|delta| (next_delta..=header.last_offset_delta).contains(delta))
             .ok_or_else(|| wrong("offset delta"))?;
+        next_delta = offset_delta + 1;
         let key = take_bytes(&mut record).ok_or_else(|| wrong("key"))?;
         let value = take_bytes(&mut record).ok_or_else(|| wrong("value"))?;
-        let headers = take_headers(&mut record).ok_or_else(|| wrong("headers"))?;
+        let headers =
+            take_headers(&mut record, &mut headers_left).ok_or_else(|| wrong("headers"))?;
+        if !record.is_empty() {
+            return Err(wrong("bytes behind its headers"));
+        }
         let timestamp_ms = header.base_timestamp_ms.saturating_add(timestamp_delta);
         let record = Record {
             timestamp_ms,
@@ -271,11 +284,16 @@ pub fn records(header: &BatchHeader, batch: &Bytes) -> Result<Vec<StoredRecord>,
             record,
         });
     }
-    Ok(out)
+    if body.is_empty() {
+        Ok(out)
+    } else {
+        Err(format!("{} bytes behind the last record", body.len()))
+    }
 }
 
-fn take_headers(input: &mut Bytes) -> Option<Vec<Header>> {
+fn take_headers(input: &mut Bytes, left: &mut usize) -> Option<Vec<Header>> {
     let count = usize::try_from(take_varint(input)?).ok()?;
+    *left = left.checked_sub(count)?;
     // A header takes two bytes at least, so a count beyond that is a lie.
     let mut headers = Vec::with_capacity(count.min(input.len() / 2));
     for _ in 0..count {
@@ -394,6 +412,22 @@ fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
             out.extend_from_slice(bytes);
         }
     }
+}
+
+/// Bytes that a decoded record holds in memory, roughly.
+pub fn stored_bytes(stored: &StoredRecord) -> usize {
+    let record = &stored.record;
+    let bytes = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|h| h.name.len() + bytes(&h.value))
+        .sum();
+    size_of::<StoredRecord>()
+        + record.headers.len() * size_of::<Header>()
+        + bytes(&record.key)
+        + bytes(&record.value)
+        + headers
 }
 
 /// Bytes that key, value and headers of a record take in a batch, roughly and never less.

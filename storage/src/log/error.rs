@@ -26,6 +26,9 @@ pub enum AppendError {
         got: i32,
         expected: i32,
     },
+    /// This node never gave out the id (Kafka: UNKNOWN_PRODUCER_ID).
+    #[error("producer {producer_id} is not known here")]
+    UnknownProducer { producer_id: i64 },
     /// A newer producer with this id has taken over (Kafka: INVALID_PRODUCER_EPOCH).
     #[error("producer {producer_id}: epoch {got} is older than {current}")]
     ProducerFenced {

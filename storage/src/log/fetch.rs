@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_wal::{Segment, WalError};
+use holdfast_wal::Segment;
 
 use super::batch::{self, BatchHeader};
 use super::error::FetchError;
 use super::footer;
 use super::index::{BlockRef, Index};
+use super::open::headers_in;
 use super::partition::{BatchEntry, Partition};
 use super::segments::Segments;
-use super::types::{Offset, StoredRecord};
+use super::types::{Offset, PartitionId, StoredRecord};
 
 /// Whole record batches (Kafka v2, as stored) that cover the asked offset and what follows it.
 #[derive(Debug, Clone)]
@@ -93,7 +94,12 @@ impl Reader {
             }
             match self.index.block_at(partition.id(), next)? {
                 Some(block) => {
-                    let segment = self.segment(&block)?;
+                    next = next.max(block.info.first);
+                    let behind = block.info.end;
+                    let Some(segment) = self.segment(&block) else {
+                        next = behind;
+                        continue;
+                    };
                     for entry in self
                         .block(&block, &segment)?
                         .iter()
@@ -113,9 +119,9 @@ impl Reader {
         Ok(runs.list)
     }
 
-    fn segment(&self, block: &BlockRef) -> Result<Arc<Segment>, FetchError> {
-        let missing = || FetchError::Storage(format!("segment {} is missing", block.segment));
-        self.segments.get(block.segment).ok_or_else(missing)
+    /// `None` for a segment that was set aside as damaged when the log was opened, and reported then.
+    fn segment(&self, block: &BlockRef) -> Option<Arc<Segment>> {
+        self.segments.get(block.segment)
     }
 
     fn block(
@@ -129,12 +135,15 @@ impl Reader {
         }
         let mut bytes = vec![0; block.info.block_bytes as usize];
         segment.read(block.info.block_position, &mut bytes)?;
-        let damaged = || WalError::Damaged {
-            segment: block.segment,
-            position: block.info.block_position,
-            reason: "footer block".into(),
+        let batches = match footer::decode_block(partition, &bytes) {
+            Some(batches) => batches,
+            None => {
+                tracing::error!(segment = %block.segment, position = block.info.block_position,
+                    "a footer block is damaged; the segment is read through instead");
+                batches_of(segment, partition)?
+            }
         };
-        let batches = Arc::new(footer::decode_block(partition, &bytes).ok_or_else(damaged)?);
+        let batches = Arc::new(batches);
         self.index
             .cache_block(block.segment, partition, batches.clone());
         Ok(batches)
@@ -149,12 +158,17 @@ impl Reader {
         bytes_max: usize,
     ) -> Result<Vec<StoredRecord>, FetchError> {
         let mut out: Vec<StoredRecord> = Vec::new();
+        let mut decoded_bytes = 0_usize;
         for run in self.fetch(partition, from, bytes_max)?.batches {
             for item in batch::split(&run) {
                 let (header, bytes) = item.map_err(FetchError::Storage)?;
+                if decoded_bytes >= bytes_max && !out.is_empty() {
+                    return Ok(out);
+                }
                 match batch::records(&header, &bytes) {
                     Ok(records) => {
-                        out.extend(records.into_iter().filter(|record| record.offset >= from))
+                        decoded_bytes += records.iter().map(batch::stored_bytes).sum::<usize>();
+                        out.extend(records.into_iter().filter(|record| record.offset >= from));
                     }
                     Err(_) if !out.is_empty() => return Ok(out),
                     Err(reason) => {
@@ -178,18 +192,22 @@ impl Reader {
         partition: &Partition,
         timestamp_ms: i64,
     ) -> Result<Option<(Offset, i64)>, FetchError> {
+        // Memory first: what leaves it later is in the index by then.
+        let hot = hot_copies(partition);
         for block in self.index.blocks_of(partition.id()) {
             let block = block?;
             if block.info.max_timestamp_ms < timestamp_ms {
                 continue;
             }
-            let segment = self.segment(&block)?;
+            let Some(segment) = self.segment(&block) else {
+                continue;
+            };
             let batches = self.block(&block, &segment)?;
             if let Some(found) = first_at(partition, &segment, &batches, timestamp_ms)? {
                 return Ok(Some(found));
             }
         }
-        for (segment, batches) in hot_copies(partition) {
+        for (segment, batches) in hot {
             if let Some(found) = first_at(partition, &segment, &batches, timestamp_ms)? {
                 return Ok(Some(found));
             }
@@ -203,10 +221,11 @@ impl Reader {
         partition: &Partition,
     ) -> Result<Option<(Offset, i64)>, FetchError> {
         let mut largest: Option<i64> = None;
+        let hot = hot_copies(partition);
         for block in self.index.blocks_of(partition.id()) {
             largest = largest.max(Some(block?.info.max_timestamp_ms));
         }
-        for (_, batches) in hot_copies(partition) {
+        for (_, batches) in hot {
             largest = largest.max(batches.iter().map(|b| b.max_timestamp_ms).max());
         }
         match largest {
@@ -270,6 +289,20 @@ fn hot_from(partition: &Partition, from: Offset, runs: &mut Runs, strict: bool) 
         }
     }
     Some(reached)
+}
+
+/// The batches of one partition in a segment whose footer cannot be trusted.
+fn batches_of(segment: &Segment, partition: PartitionId) -> Result<Vec<BatchEntry>, FetchError> {
+    let known_end = segment.trailer()?.map(|trailer| trailer.groups_end);
+    let scan = segment.scan(known_end)?;
+    let mut batches = Vec::new();
+    let entries = scan.groups.iter().flat_map(|group| &group.entries);
+    for entry in entries.filter(|entry| entry.stream == partition.0) {
+        for (header, position) in headers_in(segment, entry)? {
+            batches.push(BatchEntry::of(&header, position));
+        }
+    }
+    Ok(batches)
 }
 
 struct HotPart<'a> {

@@ -149,6 +149,18 @@ impl Index {
         }
     }
 
+    /// The largest partition that has a block.
+    pub fn last_partition(&self) -> fjall::Result<Option<PartitionId>> {
+        let Some(guard) = self.keyspace.prefix([BLOCK]).next_back() else {
+            return Ok(None);
+        };
+        let key = guard.key()?;
+        Ok(key
+            .get(1..)
+            .and_then(|k| k.first_chunk())
+            .map(|id| PartitionId(u64::from_be_bytes(*id))))
+    }
+
     /// Every block of a partition, oldest first.
     pub fn blocks_of(
         &self,

@@ -208,6 +208,9 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Longest key of an internal record; the index holds keys of 64 KiB at most.
+const KEY_BYTES_MAX: usize = 32 << 10;
+
 /// Kept for group names and setting kinds; the key format counts them in two bytes.
 fn name_fits(name: &str) -> Result<(), AppendError> {
     if name.len() <= values::TEXT_BYTES_MAX {
@@ -222,11 +225,13 @@ impl Log {
     pub fn open(options: LogOptions) -> Result<Log, OpenError> {
         let opened = open::open(&options)?;
         let known = opened.state.read().node;
-        let node = known.unwrap_or(NodeValue {
+        let beyond_all = open::first_free_partition(&opened)?;
+        let mut node = known.unwrap_or(NodeValue {
             cluster_id: Uuid::new_v4(),
             next_partition: FIRST_PARTITION,
             next_producer: 0,
         });
+        node.next_partition = node.next_partition.max(beyond_all);
         let counters = Arc::new(Counters::default());
         let room = Arc::new(Room::new(options.in_flight_bytes_max));
         let (seal_queue, sealer) =
@@ -266,14 +271,13 @@ impl Log {
         let log = Log {
             inner: Arc::new(inner),
         };
-        if known.is_none() {
-            log.first_start(&node)?;
-        }
+        log.begin_epoch(&node)?;
         Ok(log)
     }
 
-    /// The node's identity is a record like any other.
-    fn first_start(&self, node: &NodeValue) -> Result<(), OpenError> {
+    /// The node's identity is a record like any other. Writing it at every start also leaves the
+    /// raised leader epoch on disk before any client is told of it.
+    fn begin_epoch(&self, node: &NodeValue) -> Result<(), OpenError> {
         let value = values::encode(node).map_err(OpenError::Metadata)?;
         let (reply, done) = oneshot::channel();
         let pairs = vec![(Key::Node.encode(), Some(value))];
@@ -488,6 +492,11 @@ impl Log {
         pairs: Vec<Pair>,
     ) -> Result<(), AppendError> {
         let pair_bytes = |(key, value): &Pair| key.len() + value.as_ref().map_or(0, Vec::len) + 64;
+        if pairs.iter().any(|(key, _)| key.len() > KEY_BYTES_MAX) {
+            return Err(AppendError::Invalid(format!(
+                "a name longer than {KEY_BYTES_MAX} bytes"
+            )));
+        }
         let bytes = pairs.iter().map(pair_bytes).sum();
         if bytes > self.inner.batch_bytes_max {
             return Err(AppendError::TooLarge {

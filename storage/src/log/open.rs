@@ -8,20 +8,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_wal::disk::{Disk, RealDisk};
+use holdfast_wal::format::Trailer;
 use holdfast_wal::recovery::{Damage, groups_end_before};
 use holdfast_wal::segment::ScannedEntry;
 use holdfast_wal::{Position, Segment, SegmentId, WalError, WalOptions, Writer};
 
 use super::LogOptions;
 use super::batch::{self, BatchHeader};
-use super::error::OpenError;
+use super::error::{FetchError, OpenError};
 use super::footer::{self, Footer, ProducerEntry};
 use super::index::{Index, MetadataChanges};
 use super::partition::{BatchEntry, Partition};
 use super::producers::Producers;
 use super::segments::Segments;
 use super::state::{Internal, METADATA, OFFSETS, State};
-use super::types::{Offset, PartitionId};
+use super::types::{Offset, PartitionId, StoredRecord};
 
 /// What opening yields.
 pub struct Opened {
@@ -177,10 +178,15 @@ impl CatchUp<'_> {
                 continue;
             }
             let (footer, batches) = match sealed(segment)? {
-                Some(found) => found,
+                Some((footer, batches, trailer, body)) => {
+                    // After a failed fdatasync a footer may be readable and yet not on disk. The
+                    // index will rely on it, so it is made durable again first.
+                    segment.seal(trailer.groups_end, trailer.last_sequence, &body)?;
+                    (footer, batches)
+                }
                 None => self.seal(segment, segments.get(at + 1))?,
             };
-            let metadata = metadata_changes(segment, &batches)?;
+            let metadata = self.metadata_changes(segment, &batches)?;
             self.index.ingest(segment.id(), &footer, &metadata)?;
         }
         Ok(())
@@ -210,17 +216,9 @@ impl CatchUp<'_> {
         for entry in scan.groups.iter().flat_map(|group| &group.entries) {
             let id = PartitionId(entry.stream);
             for (header, position) in headers_in(segment, entry)? {
-                let base = Offset::new(header.base_offset).unwrap_or_default();
-                let bytes = u32::try_from(header.bytes).unwrap_or(u32::MAX);
-                let (last_delta, max_timestamp_ms) =
-                    (header.last_offset_delta, header.max_timestamp_ms);
-                batches.entry(id).or_default().push(BatchEntry {
-                    base,
-                    last_delta,
-                    position,
-                    bytes,
-                    max_timestamp_ms,
-                });
+                let batch = BatchEntry::of(&header, position);
+                let base = batch.base;
+                batches.entry(id).or_default().push(batch);
                 if header.producer_id >= 0 {
                     self.producers_of(id)?.append(&header, base);
                     touched.insert((id, header.producer_id), ());
@@ -247,6 +245,41 @@ impl CatchUp<'_> {
         Ok((footer, batches))
     }
 
+    /// Newest value of every key that the internal partitions got in one segment. A batch that
+    /// rotted is reported and passed over: the node starts without it.
+    fn metadata_changes(
+        &mut self,
+        segment: &Segment,
+        batches: &Batches,
+    ) -> Result<MetadataChanges, Failure> {
+        let mut changes = MetadataChanges::new();
+        let internal = |id: &PartitionId| *id == METADATA || *id == OFFSETS;
+        for (&partition, list) in batches.iter().filter(|(id, _)| internal(id)) {
+            for entry in list {
+                let mut bytes = vec![0; entry.bytes as usize];
+                segment.read(entry.position, &mut bytes)?;
+                let bytes = Bytes::from(bytes);
+                let records = BatchHeader::parse(&bytes).and_then(|h| batch::records(&h, &bytes));
+                let Ok(records) = records else {
+                    let position = Position {
+                        segment: segment.id(),
+                        offset: entry.position,
+                    };
+                    self.damage.push(Damage {
+                        position,
+                        bytes: entry.bytes,
+                    });
+                    continue;
+                };
+                for StoredRecord { record, .. } in records {
+                    let key = record.key.unwrap_or_default().to_vec();
+                    changes.insert((partition, key), record.value.map(|value| value.to_vec()));
+                }
+            }
+        }
+        Ok(changes)
+    }
+
     fn producers_of(&mut self, id: PartitionId) -> Result<&mut Producers, Failure> {
         if !self.producers.contains_key(&id) {
             let known = producers_of(self.index, id)?;
@@ -265,8 +298,10 @@ fn producers_of(index: &Index, id: PartitionId) -> fjall::Result<Producers> {
     Ok(producers)
 }
 
+type Sealed = (Footer, Batches, Trailer, Vec<u8>);
+
 /// Footer and internal batches of a sealed segment; `None` if it has no footer, or a damaged one.
-fn sealed(segment: &Segment) -> Result<Option<(Footer, Batches)>, Failure> {
+fn sealed(segment: &Segment) -> Result<Option<Sealed>, Failure> {
     let Some((trailer, body)) = segment.footer()? else {
         return Ok(None);
     };
@@ -288,10 +323,14 @@ fn sealed(segment: &Segment) -> Result<Option<(Footer, Batches)>, Failure> {
             None => return Ok(None),
         }
     }
-    Ok(Some((footer, batches)))
+    Ok(Some((footer, batches, trailer, body)))
 }
 
-fn headers_in(segment: &Segment, entry: &ScannedEntry) -> Result<Vec<(BatchHeader, u32)>, Failure> {
+/// The batches of one entry, and where they lie.
+pub fn headers_in(
+    segment: &Segment,
+    entry: &ScannedEntry,
+) -> Result<Vec<(BatchHeader, u32)>, WalError> {
     let mut payload = vec![0; entry.payload_bytes as usize];
     segment.read(entry.payload_position, &mut payload)?;
     let mut position = entry.payload_position;
@@ -304,38 +343,12 @@ fn headers_in(segment: &Segment, entry: &ScannedEntry) -> Result<Vec<(BatchHeade
     Ok(headers)
 }
 
-fn damaged(segment: SegmentId, position: u32, reason: String) -> Failure {
+fn damaged(segment: SegmentId, position: u32, reason: String) -> WalError {
     WalError::Damaged {
         segment,
         position,
         reason,
     }
-    .into()
-}
-
-/// Newest value of every key that the internal partitions got in one segment.
-fn metadata_changes(segment: &Segment, batches: &Batches) -> Result<MetadataChanges, Failure> {
-    let mut changes = MetadataChanges::new();
-    for (&partition, list) in batches
-        .iter()
-        .filter(|(id, _)| **id == METADATA || **id == OFFSETS)
-    {
-        for entry in list {
-            let mut bytes = vec![0; entry.bytes as usize];
-            segment.read(entry.position, &mut bytes)?;
-            let bytes = Bytes::from(bytes);
-            let wrong = |reason| damaged(segment.id(), entry.position, reason);
-            let header = BatchHeader::parse(&bytes).map_err(wrong)?;
-            for stored in batch::records(&header, &bytes).map_err(wrong)? {
-                let key = stored.record.key.unwrap_or_default().to_vec();
-                changes.insert(
-                    (partition, key),
-                    stored.record.value.map(|value| value.to_vec()),
-                );
-            }
-        }
-    }
-    Ok(changes)
 }
 
 /// Builds topics, settings and offsets, and gives every partition its watermark and producers.
@@ -358,6 +371,24 @@ fn restore(index: &Index) -> Result<(Arc<State>, Arc<Internal>), Failure> {
         restore_partition(index, &partition)?;
     }
     Ok((state, internal))
+}
+
+/// Partition numbers are never reused, also where the record that counted them was lost.
+pub fn first_free_partition(opened: &Opened) -> Result<u64, OpenError> {
+    let in_index = opened
+        .index
+        .last_partition()
+        .map_err(|e| FetchError::from(e))?;
+    let tables = opened.state.read();
+    let in_topics = tables
+        .topics
+        .values()
+        .flat_map(|topic| topic.partitions())
+        .map(|p| p.id());
+    Ok(in_topics
+        .chain(in_index)
+        .max()
+        .map_or(0, |id| id.0.saturating_add(1)))
 }
 
 fn restore_partition(index: &Index, partition: &Partition) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use std::sync::{
 
 use holdfast_wal::{Segment, SegmentId};
 
+use super::batch::BatchHeader;
 use super::producers::Producers;
 use super::types::{Offset, PartitionId, TopicId};
 use super::watch::Signal;
@@ -28,6 +29,17 @@ pub struct BatchEntry {
 }
 
 impl BatchEntry {
+    /// The entry of a stored batch.
+    pub fn of(header: &BatchHeader, position: u32) -> BatchEntry {
+        BatchEntry {
+            base: Offset::new(header.base_offset).unwrap_or_default(),
+            last_delta: header.last_offset_delta,
+            position,
+            bytes: u32::try_from(header.bytes).unwrap_or(u32::MAX),
+            max_timestamp_ms: header.max_timestamp_ms,
+        }
+    }
+
     /// The offset behind the last record.
     pub fn end(&self) -> Offset {
         self.base.plus(self.last_delta).plus(1)

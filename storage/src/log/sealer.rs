@@ -70,7 +70,17 @@ fn seal(job: &SealJob, index: &Index, state: &State) -> Result<bool, WalError> {
         .collect();
     partitions.sort_unstable_by_key(|(id, _)| *id);
     let (body, footer) = footer::encode(job.retired.groups_end, &partitions, &job.producers);
-    segment.seal(job.retired.groups_end, job.retired.last_sequence, &body)?;
+    // A footer that cannot be written (a full disk, say) is tried again; a failed fdatasync is final.
+    while let Err(error) = segment.seal(job.retired.groups_end, job.retired.last_sequence, &body) {
+        tracing::error!(segment = %segment.id(), %error, "the segment cannot be sealed");
+        if matches!(error, WalError::Poisoned { .. }) {
+            return Err(error);
+        }
+        if state.is_closing() {
+            return Ok(false);
+        }
+        std::thread::park_timeout(RETRY);
+    }
     while let Err(error) = index.ingest(segment.id(), &footer, &job.metadata) {
         tracing::error!(segment = %segment.id(), %error, "the index cannot be written; appends wait for it");
         if state.is_closing() {

@@ -296,6 +296,10 @@ impl Sequencer {
         let mut writer = partition.writer();
         let log_start_offset = partition.log_start_offset();
         if header.producer_id >= 0 {
+            let producer_id = header.producer_id;
+            if producer_id >= self.node.next_producer {
+                return Err(AppendError::UnknownProducer { producer_id });
+            }
             if let Verdict::Duplicate(base_offset) = writer.producers.judge(header)? {
                 return Ok(Appended {
                     base_offset,
@@ -709,7 +713,9 @@ impl WalSequencer for Sequencer {
             producers,
             metadata: head.metadata,
         };
-        // The sealer is gone only after it failed, and then the segment is sealed at the next start.
-        let _ = self.sealer.send(job);
+        // Without a sealer the segment is sealed at the next start, but memory must not grow until then.
+        if self.sealer.send(job).is_err() && !self.state.is_closing() {
+            self.state.fail("the sealer has ended".into());
+        }
     }
 }

@@ -23,7 +23,7 @@ pub struct Faults {
     pub write_error: u32,
     /// Creating a file fails with ENOSPC.
     pub no_space: u32,
-    /// fdatasync fails with EIO.
+    /// fdatasync, or the fsync of the directory, fails with EIO.
     pub sync_error: u32,
 }
 
@@ -324,10 +324,18 @@ impl Disk for SimDisk {
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.lock();
         let state = &mut *state;
-        for change in state.pending_names.drain(..) {
+        let failing = state.random.chance(state.faults.sync_error);
+        let pending = state.pending_names.len() as u64;
+        let kept = if failing {
+            state.random.below(pending + 1)
+        } else {
+            pending
+        };
+        let kept = usize::try_from(kept).unwrap_or(0);
+        for change in state.pending_names.drain(..).take(kept) {
             change.apply(&mut state.durable_names);
         }
-        Ok(())
+        if failing { Err(eio()) } else { Ok(()) }
     }
 }
 
