@@ -18,6 +18,8 @@ BROWSER_MODULES := tests/ui/node_modules/.installed
 VENV := tests/.venv/.installed
 PYTHON := tests/.venv/bin/python
 CARGO_DENY := .tools/bin/cargo-deny
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ := .tools/bin/cargo-fuzz
 RELEASE := target/release/holdfast
 # The end-to-end tests run the development binary: it is built from what `cargo test` compiled anyway,
 # and keeps its overflow checks and debug assertions. E2E_PROFILE=release tests the other one.
@@ -134,8 +136,12 @@ lint-ui: $(UI_MODULES)
 # --- measure, package, attack ---------------------------------------------------------------------
 
 .PHONY: bench
-bench: need-rust ## Micro-benchmarks of wal, log and codecs
-	cargo bench --workspace --locked
+bench: $(RELEASE) ## Measure: the log against the raw disk, start-up, memory, MQTT beside mosquitto, telemetry
+	@$(call need,mosquitto,mosquitto)
+	cargo bench --locked --package holdfast-storage --bench log
+	benches/node.py --holdfast $(RELEASE) --loader "$$(cargo bench --locked --bench mqtt_load --no-run --message-format=json \
+		| jq -r 'select(.target.name? == "mqtt_load") | .executable // empty' | tail -n 1)"
+	cargo bench --locked --bench telemetry
 
 .PHONY: bench-kafka
 bench-kafka: $(RELEASE) ## Compare with Apache Kafka on this machine (Java 17, Maven)
@@ -150,11 +156,13 @@ deb: need-rust ui/dist/index.html ## Build the Debian package into target/debian
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
-fuzz: ## Fuzz every target for FUZZ_SECONDS each (cargo-fuzz, nightly Rust)
-	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install --locked cargo-fuzz" >&2; exit 1; }
-	@rustup run nightly rustc --version >/dev/null 2>&1 || { echo "nightly Rust is missing: rustup toolchain install nightly" >&2; exit 1; }
-	@for target in $$(cargo +nightly fuzz list); do \
-		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+fuzz: need-rust ## Fuzz what reads bytes from outside, each target for FUZZ_SECONDS
+	@if [ "$$($(CARGO_FUZZ) --version 2>/dev/null)" != "cargo-fuzz $(CARGO_FUZZ_VERSION)" ]; then \
+		cargo install --root .tools --locked cargo-fuzz@$(CARGO_FUZZ_VERSION); \
+	fi
+	@# Without a sanitizer stable Rust is enough, and safe code has little for one to find.
+	@for target in $$($(CARGO_FUZZ) list); do \
+		$(CARGO_FUZZ) run --sanitizer none "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
 # --- tools ----------------------------------------------------------------------------------------
