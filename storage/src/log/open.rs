@@ -375,10 +375,7 @@ fn restore(index: &Index) -> Result<(Arc<State>, Arc<Internal>), Failure> {
 
 /// Partition numbers are never reused, also where the record that counted them was lost.
 pub fn first_free_partition(opened: &Opened) -> Result<u64, OpenError> {
-    let in_index = opened
-        .index
-        .last_partition()
-        .map_err(|e| FetchError::from(e))?;
+    let in_index = opened.index.last_partition().map_err(FetchError::from)?;
     let tables = opened.state.read();
     let in_topics = tables
         .topics
