@@ -74,6 +74,9 @@ pub enum WalError {
         /// What is wrong there.
         reason: String,
     },
+    /// The layer above wrote on where it had to wait for an fdatasync first.
+    #[error("a group was written before those it depends on were durable")]
+    Unsettled,
     /// The wal was closed.
     #[error("the wal is closed")]
     Closed,

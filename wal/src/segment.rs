@@ -237,19 +237,19 @@ const RESYNC_CHUNK_BYTES: usize = 256 << 10;
 impl Scanner<'_> {
     fn run(mut self) -> Result<Scan, WalError> {
         let mut position = SEGMENT_HEADER_BYTES;
-        // (position, bytes, index in groups of a group that is there in part)
-        let mut suspects: Vec<(u32, u32, Option<usize>)> = Vec::new();
+        // (position, bytes, how many groups lie whole before it)
+        let mut suspects: Vec<(u32, u32, usize)> = Vec::new();
         loop {
             match self.group_at(position)? {
                 Some((group, bad)) => {
                     let index = self.scan.groups.len();
-                    suspects.extend(bad.into_iter().map(|(at, bytes)| (at, bytes, Some(index))));
+                    suspects.extend(bad.into_iter().map(|(at, bytes)| (at, bytes, index)));
                     position = group_end(&group);
                     self.scan.groups.push(group);
                 }
                 None => match self.next_header_after(position)? {
                     Some(next) => {
-                        suspects.push((position, next - position, None));
+                        suspects.push((position, next - position, self.scan.groups.len()));
                         position = next;
                     }
                     None => break,
@@ -262,7 +262,7 @@ impl Scanner<'_> {
     }
 
     /// Below the highest durable position seen a bad checksum is damage; above it, a torn tail.
-    fn judge(&mut self, suspects: Vec<(u32, u32, Option<usize>)>) -> Result<(), WalError> {
+    fn judge(&mut self, suspects: Vec<(u32, u32, usize)>) -> Result<(), WalError> {
         let id = self.segment.id();
         let told = self
             .scan
@@ -275,11 +275,12 @@ impl Scanner<'_> {
             .max(self.known_end)
             .unwrap_or(SEGMENT_HEADER_BYTES);
         let mut torn_from = None;
-        for (position, bytes, group) in suspects {
+        for (position, bytes, whole_before) in suspects {
             if position < durable {
                 self.scan.damage.push((position, bytes));
             } else if torn_from.is_none() {
-                torn_from = Some(group.map_or(self.scan.groups.len(), |index| index));
+                // Whole groups behind it were never durable either.
+                torn_from = Some(whole_before);
             }
         }
         if let Some(end) = self.known_end.filter(|&end| end > self.scan.end) {

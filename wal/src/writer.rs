@@ -1,4 +1,8 @@
 //! Groups into the head segment: one vectored write a group, rolled back whole if it fails.
+//!
+//! Several groups may be written before an fdatasync covers them, but never across two segments: the
+//! header of a segment implies that everything before it is durable. Nor behind a segment's first
+//! group: what a crash leaves without a valid segment header then held one group at most.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -141,10 +145,36 @@ pub struct Writer {
 struct Head {
     segment: Arc<Segment>,
     /// End of the durable groups.
+    durable_end: u32,
+    /// End of the written groups.
+    written_end: u32,
+}
+
+impl Head {
+    /// Has groups that no fdatasync has covered.
+    fn is_unsettled(&self) -> bool {
+        self.written_end > self.durable_end
+    }
+
+    /// Not even its first group, which carries the segment's header, is durable.
+    fn is_fresh(&self) -> bool {
+        self.durable_end == SEGMENT_HEADER_BYTES
+    }
+}
+
+/// An fdatasync to be done: whatever was written before it began.
+#[derive(Debug, Clone)]
+pub struct PendingSync {
+    segment: Arc<Segment>,
+    /// End of the groups it covers.
     end: u32,
-    /// End of the group that is written and not yet durable.
-    written: u32,
-    header_written: bool,
+}
+
+impl PendingSync {
+    /// Calls fdatasync; on any thread. [`Writer::finish_sync`] must be told, whatever came of it.
+    pub fn run(&self) -> std::io::Result<()> {
+        self.segment.file().sync_data()
+    }
 }
 
 impl Writer {
@@ -196,7 +226,15 @@ impl Writer {
         std::mem::take(&mut self.retired)
     }
 
-    /// Writes a group. It is not durable before [`Writer::sync`]; if this fails nothing of it stays.
+    /// Whether what is written must be durable before `group` can be written.
+    pub fn must_settle_before(&self, group: &Group) -> bool {
+        self.head.as_ref().is_some_and(|head| {
+            head.is_unsettled() && (head.is_fresh() || self.must_roll(head, group.disk_bytes()))
+        })
+    }
+
+    /// Writes a group. It is not durable before an fdatasync; if this fails nothing of it stays, and
+    /// the groups before it are as they were.
     pub fn write(&mut self, group: &Group) -> Result<Placed, WalError> {
         if let Some(poison) = &self.poisoned {
             return Err(poison.clone());
@@ -209,51 +247,70 @@ impl Writer {
                 segment_bytes,
             });
         }
-        let append_time_ms = (self.options.clock)();
-        let sequence = self.next_sequence;
-        let durable = self.durable;
-        self.make_room(bytes)?;
-        let mut headers = std::mem::take(&mut self.headers);
-        let result = match self.head.as_mut() {
-            Some(head) => head.write(
-                group,
-                &mut headers,
-                GroupStamp {
-                    sequence,
-                    durable,
-                    append_time_ms,
-                },
-            ),
-            None => Err(WalError::Closed),
+        if self.must_settle_before(group) {
+            return Err(WalError::Unsettled);
+        }
+        let stamp = GroupStamp {
+            sequence: self.next_sequence,
+            durable: self.durable,
+            append_time_ms: (self.options.clock)(),
         };
-        self.headers = headers;
-        result
+        self.make_room(bytes)?;
+        let Some(head) = self.head.as_mut() else {
+            return Err(WalError::Closed);
+        };
+        let placed = head.write(group, &mut self.headers, stamp)?;
+        self.next_sequence += 1;
+        Ok(placed)
     }
 
-    /// fdatasync. After an error nothing more is ever written: what is on disk is unknown.
+    /// fdatasync of all that is written.
     pub fn sync(&mut self) -> Result<(), WalError> {
+        match self.begin_sync()? {
+            Some(pending) => {
+                let result = pending.run();
+                self.finish_sync(pending, result)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What an fdatasync must cover now; `None` if nothing is written. One at a time.
+    pub fn begin_sync(&mut self) -> Result<Option<PendingSync>, WalError> {
         if let Some(poison) = &self.poisoned {
             return Err(poison.clone());
         }
-        let Some(head) = self.head.as_mut() else {
-            return Ok(());
-        };
-        if let Err(error) = head.segment.file().sync_data() {
+        let head = self.head.as_ref().filter(|head| head.is_unsettled());
+        Ok(head.map(|head| PendingSync {
+            segment: head.segment.clone(),
+            end: head.written_end,
+        }))
+    }
+
+    /// What came of an fdatasync. After an error nothing more is ever written: what is on disk is
+    /// unknown.
+    pub fn finish_sync(
+        &mut self,
+        pending: PendingSync,
+        result: std::io::Result<()>,
+    ) -> Result<(), WalError> {
+        if let Some(poison) = &self.poisoned {
+            return Err(poison.clone());
+        }
+        if let Err(error) = result {
             let poison = WalError::Poisoned {
-                segment: head.segment.id(),
+                segment: pending.segment.id(),
                 source: Arc::new(error),
             };
             self.poisoned = Some(poison.clone());
             return Err(poison);
         }
-        if head.written != head.end {
-            head.end = head.written;
-            head.header_written = true;
-            self.next_sequence += 1;
+        if let Some(head) = self.head.as_mut() {
+            head.durable_end = head.durable_end.max(pending.end);
         }
         self.durable = Position {
-            segment: head.segment.id(),
-            offset: head.end,
+            segment: pending.segment.id(),
+            offset: pending.end,
         };
         Ok(())
     }
@@ -269,15 +326,15 @@ impl Writer {
         }
     }
 
+    fn must_roll(&self, head: &Head, bytes: u64) -> bool {
+        let used = head.written_end > SEGMENT_HEADER_BYTES;
+        let fits = u64::from(head.written_end) + bytes <= u64::from(self.options.segment_bytes);
+        !fits || (self.roll_asked && used)
+    }
+
     fn make_room(&mut self, bytes: u64) -> Result<(), WalError> {
-        let fits = self.head.as_ref().is_some_and(|head| {
-            u64::from(head.end) + bytes <= u64::from(self.options.segment_bytes)
-        });
-        let used = self
-            .head
-            .as_ref()
-            .is_some_and(|head| head.end > SEGMENT_HEADER_BYTES);
-        if fits && !(self.roll_asked && used) {
+        let head = self.head.as_ref();
+        if head.is_some_and(|head| !self.must_roll(head, bytes)) {
             return Ok(());
         }
         let id = self.next_segment;
@@ -300,23 +357,18 @@ impl Writer {
         let segment = Arc::new(Segment::new(header, file));
         self.head = Some(Head {
             segment,
-            end: SEGMENT_HEADER_BYTES,
-            written: SEGMENT_HEADER_BYTES,
-            header_written: false,
+            durable_end: SEGMENT_HEADER_BYTES,
+            written_end: SEGMENT_HEADER_BYTES,
         });
         Ok(())
     }
 
     fn retire_head(&mut self) {
         let last_sequence = self.next_sequence.saturating_sub(1);
-        if let Some(head) = self
-            .head
-            .take()
-            .filter(|head| head.end > SEGMENT_HEADER_BYTES)
-        {
+        if let Some(head) = self.head.take().filter(|head| !head.is_fresh()) {
             self.retired.push(Retired {
                 segment: head.segment,
-                groups_end: head.end,
+                groups_end: head.durable_end,
                 last_sequence,
             });
         }
@@ -338,14 +390,13 @@ impl Head {
     ) -> Result<Placed, WalError> {
         let header = *self.segment.header();
         headers.clear();
-        let segment_header_bytes = if self.header_written {
-            0
-        } else {
-            SEGMENT_HEADER_BYTES as usize
-        };
-        if !self.header_written {
+        let begin = self.written_end;
+        let segment_header_bytes = if self.is_fresh() {
             headers.extend_from_slice(&header.encode());
-        }
+            SEGMENT_HEADER_BYTES as usize
+        } else {
+            0
+        };
         let entries_bytes = u32::try_from(group.bytes).unwrap_or(u32::MAX);
         let entries = u32::try_from(group.entries.len()).unwrap_or(u32::MAX);
         let GroupStamp {
@@ -360,8 +411,8 @@ impl Head {
             durable,
             append_time_ms,
         };
-        headers.extend_from_slice(&group_header.encode(header.seed(self.end)));
-        let mut position = self.end + GROUP_HEADER_BYTES;
+        headers.extend_from_slice(&group_header.encode(header.seed(begin)));
+        let mut position = begin + GROUP_HEADER_BYTES;
         let mut payload_positions = Vec::with_capacity(group.entries.len());
         for entry in &group.entries {
             let pieces = group
@@ -395,16 +446,16 @@ impl Head {
                 .unwrap_or_default();
             slices.extend(pieces.iter().map(|piece| IoSlice::new(piece)));
         }
-        let at = u64::from(self.end) - segment_header_bytes as u64;
+        let at = u64::from(begin) - segment_header_bytes as u64;
         write_all_vectored_at(self.segment.file(), &mut slices, at).map_err(|source| {
             WalError::Write {
                 segment: header.id,
-                position: self.end,
+                position: begin,
                 source: Arc::new(source),
             }
         })?;
-        self.written = position;
-        let bytes = u64::from(position - self.end) + segment_header_bytes as u64;
+        self.written_end = position;
+        let bytes = u64::from(position - begin) + segment_header_bytes as u64;
         Ok(Placed {
             segment: self.segment.clone(),
             payload_positions,

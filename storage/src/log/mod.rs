@@ -18,6 +18,7 @@ pub mod compression;
 mod error;
 mod fetch;
 mod footer;
+mod group;
 mod index;
 pub mod murmur2;
 mod open;
@@ -243,7 +244,6 @@ impl Log {
             counters: counters.clone(),
             leader_epoch: opened.leader_epoch,
             batch_bytes_max: options.batch_bytes_max,
-            group_bytes_max: options.group_bytes_max,
             sealer: seal_queue,
             node,
             room: room.clone(),
