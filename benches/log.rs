@@ -368,7 +368,11 @@ fn log_callers(dir: &Path, per_call: usize) -> (Duration, u64, Histogram<u64>) {
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
             let (log, partition) = (log.clone(), topic.partitions()[0].clone());
-            let value = Bytes::from(noise(RECORD_BYTES));
+            let record = Record {
+                value: Some(Bytes::from(noise(RECORD_BYTES))),
+                ..Record::default()
+            };
+            let records = vec![record; per_call];
             runtime.spawn(async move {
                 let mut window: VecDeque<(Instant, Appending)> =
                     VecDeque::with_capacity(IN_FLIGHT / per_call);
@@ -379,16 +383,9 @@ fn log_callers(dir: &Path, per_call: usize) -> (Duration, u64, Histogram<u64>) {
                         appending.await.unwrap();
                         latency.record(at.elapsed().as_micros() as u64).unwrap();
                     }
-                    let records = vec![
-                        Record {
-                            value: Some(value.clone()),
-                            ..Record::default()
-                        };
-                        per_call
-                    ];
                     window.push_back((
                         Instant::now(),
-                        log.append(&partition, records).await.unwrap(),
+                        log.append(&partition, &records).await.unwrap(),
                     ));
                 }
                 for (_, appending) in window {

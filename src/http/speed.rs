@@ -80,6 +80,6 @@ async fn accept(
         key: Some(key.clone()),
     };
     let partition = partition_of(&state.log, SPEED_TOPIC, Some(&key))?;
-    state.log.append(&partition, vec![record]).await?.await?;
+    state.log.append(&partition, &[record]).await?.await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "status": "accepted" }))).into_response())
 }

@@ -281,7 +281,7 @@ async fn keep_malformed(
     let errors = [rules::error(code::MALFORMED_BODY, sentence)];
     let dead = record::dead_letter(&original, &errors, Vec::new(), now_ms);
     let partition = partition_of(&state.log, DLQ_TOPIC, None)?;
-    state.log.append(&partition, vec![dead]).await?.await?;
+    state.log.append(&partition, &[dead]).await?.await?;
     Ok(())
 }
 

@@ -95,7 +95,7 @@ async fn records_are_readable_when_acknowledged_and_after_a_restart() {
         let partition = topic.partition_for(Some(key.as_bytes()));
         let value = Bytes::from(format!("{i:0300}"));
         let appended = log
-            .append(partition, vec![record(&key, value.clone())])
+            .append(partition, &[record(&key, value.clone())])
             .await
             .unwrap()
             .await
@@ -117,7 +117,7 @@ async fn records_are_readable_when_acknowledged_and_after_a_restart() {
     log.close();
     assert_eq!(log.state(), LogState::Closed);
     assert_eq!(
-        log.append(topic.partition(0).unwrap(), vec![record("k", "v")])
+        log.append(topic.partition(0).unwrap(), &[record("k", "v")])
             .await
             .unwrap_err(),
         AppendError::Closed
@@ -235,6 +235,8 @@ async fn the_index_can_be_deleted_and_a_torn_head_is_recovered() {
             }
         );
         log.close();
+        // The index is closed with the last handle.
+        drop(log);
         std::fs::remove_dir_all(copy.path().join("index")).unwrap();
     }
 }
@@ -264,7 +266,7 @@ async fn callers_that_meet_share_a_batch_and_an_fdatasync() {
         pending.push((
             partition.clone(),
             i,
-            log.append(partition, vec![record("k", format!("{i}"))])
+            log.append(partition, &[record("k", format!("{i}"))])
                 .await
                 .unwrap(),
         ));
@@ -372,7 +374,7 @@ async fn bad_batches_are_refused_and_leave_no_trace() {
         ..Record::default()
     };
     assert!(matches!(
-        log.append(partition, vec![huge]).await,
+        log.append(partition, &[huge]).await,
         Err(AppendError::TooLarge { .. })
     ));
     assert_eq!(partition.high_watermark(), offset(0));
@@ -406,7 +408,7 @@ async fn rot_in_a_sealed_segment_is_told_not_read() {
     let topic = log.create_topic(new_topic("t", 1)).await.unwrap();
     for _ in 0..2 {
         let partition = topic.partition(0).unwrap();
-        log.append(partition, vec![record("k", vec![b'x'; 100])])
+        log.append(partition, &[record("k", vec![b'x'; 100])])
             .await
             .unwrap()
             .await
@@ -482,7 +484,7 @@ async fn an_offset_is_found_by_time_in_memory_and_in_sealed_segments() {
                     timestamp_ms: 1_000 + i * 10,
                     ..record("k", vec![7; 200])
                 };
-                log.append(partition, vec![stamped])
+                log.append(partition, &[stamped])
                     .await
                     .unwrap()
                     .await
@@ -543,7 +545,7 @@ async fn a_watch_misses_nothing() {
         })
     };
     for i in 0..2_000 {
-        log.append(topic.partition(i % 2).unwrap(), vec![record("k", "v")])
+        log.append(topic.partition(i % 2).unwrap(), &[record("k", "v")])
             .await
             .unwrap()
             .await
@@ -565,7 +567,7 @@ async fn too_much_in_flight_makes_callers_wait_not_memory_grow() {
     let mut pending = Vec::new();
     for _ in 0..500 {
         pending.push(
-            log.append(&partition, vec![record("k", vec![1; 1000])])
+            log.append(&partition, &[record("k", vec![1; 1000])])
                 .await
                 .unwrap(),
         );
@@ -583,7 +585,7 @@ async fn a_log_whose_index_cannot_be_written_still_closes_and_catches_up() {
     let log = open(dir.path());
     let topic = log.create_topic(new_topic("t", 1)).await.unwrap();
     let partition = topic.partition(0).unwrap();
-    log.append(partition, vec![record("k", "v")])
+    log.append(partition, &[record("k", "v")])
         .await
         .unwrap()
         .await

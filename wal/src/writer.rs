@@ -112,6 +112,17 @@ pub struct Placed {
     pub append_time_ms: u64,
     /// Bytes written, headers included.
     pub bytes: u64,
+    end: u32,
+}
+
+impl Placed {
+    /// Where it ends; durable when the writer's durable position has reached it.
+    pub fn end(&self) -> Position {
+        Position {
+            segment: self.segment.id(),
+            offset: self.end,
+        }
+    }
 }
 
 /// A segment that takes no more groups; all of it is durable. Somebody must seal it.
@@ -461,6 +472,7 @@ impl Head {
             payload_positions,
             append_time_ms,
             bytes,
+            end: position,
         })
     }
 }

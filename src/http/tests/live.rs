@@ -220,7 +220,7 @@ async fn binary_and_large_values_are_shown_as_base64_and_cut() {
         record(None),
     ];
     door.log
-        .append(topic.partition(0).unwrap(), records)
+        .append(topic.partition(0).unwrap(), &records)
         .await
         .unwrap()
         .await

@@ -201,7 +201,7 @@ impl Door {
         let records: Vec<Record> = values.into_iter().map(record).collect();
         for some in records.chunks(1000) {
             self.log
-                .append(topic.partition(0).unwrap(), some.to_vec())
+                .append(topic.partition(0).unwrap(), some)
                 .await
                 .unwrap()
                 .await

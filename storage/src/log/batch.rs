@@ -341,6 +341,15 @@ fn varint(input: &mut &[u8]) -> Option<i64> {
 
 fn put_varint(out: &mut Vec<u8>, value: i64) {
     let mut raw = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    // Lengths and deltas of small records.
+    if raw < 0x80 {
+        out.push(raw as u8);
+        return;
+    }
+    if raw < 0x4000 {
+        out.extend_from_slice(&[(raw as u8) | 0x80, (raw >> 7) as u8]);
+        return;
+    }
     while raw >= 0x80 {
         out.put_u8((raw as u8) | 0x80);
         raw >>= 7;
@@ -370,14 +379,7 @@ impl EncodedRecords {
     }
 
     pub fn push(&mut self, record: &Record) {
-        put_optional(&mut self.bodies, record.key.as_deref());
-        put_optional(&mut self.bodies, record.value.as_deref());
-        put_varint(&mut self.bodies, record.headers.len() as i64);
-        for header in &record.headers {
-            put_varint(&mut self.bodies, header.name.len() as i64);
-            self.bodies.extend_from_slice(&header.name);
-            put_optional(&mut self.bodies, header.value.as_deref());
-        }
+        put_body(&mut self.bodies, record);
         self.ends.push((record.timestamp_ms, self.bodies.len()));
     }
 
@@ -402,6 +404,33 @@ impl EncodedRecords {
             (timestamp, body)
         })
     }
+}
+
+/// Key, value and headers.
+fn put_body(out: &mut Vec<u8>, record: &Record) {
+    put_optional(out, record.key.as_deref());
+    put_optional(out, record.value.as_deref());
+    put_varint(out, record.headers.len() as i64);
+    for header in &record.headers {
+        put_varint(out, header.name.len() as i64);
+        out.extend_from_slice(&header.name);
+        put_optional(out, header.value.as_deref());
+    }
+}
+
+/// What [`put_body`] takes.
+fn body_bytes(record: &Record) -> usize {
+    let optional = |bytes: &Option<Bytes>| match bytes {
+        None => 1,
+        Some(bytes) => varint_bytes(bytes.len() as i64) + bytes.len(),
+    };
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|h| varint_bytes(h.name.len() as i64) + h.name.len() + optional(&h.value))
+        .sum();
+    let count = varint_bytes(record.headers.len() as i64);
+    optional(&record.key) + optional(&record.value) + count + headers
 }
 
 fn put_optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
@@ -430,7 +459,7 @@ pub fn stored_bytes(stored: &StoredRecord) -> usize {
         + headers
 }
 
-/// Bytes that key, value and headers of a record take in a batch, roughly and never less.
+/// Bytes that a record takes in a batch, roughly and never less.
 pub fn encoded_bytes_bound(record: &Record) -> usize {
     let bytes = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len) + 5;
     let headers: usize = record
@@ -465,15 +494,26 @@ impl BatchBuilder {
         }
     }
 
+    /// Adds a record whose body is encoded already.
     pub fn push(&mut self, timestamp_ms: i64, body: &[u8]) {
+        self.begin_record(timestamp_ms, body.len());
+        self.out.extend_from_slice(body);
+    }
+
+    /// Adds a record.
+    pub fn push_record(&mut self, record: &Record) {
+        self.begin_record(record.timestamp_ms, body_bytes(record));
+        put_body(&mut self.out, record);
+    }
+
+    fn begin_record(&mut self, timestamp_ms: i64, body_bytes: usize) {
         let timestamp_delta = timestamp_ms.saturating_sub(self.base_timestamp_ms);
         let offset_delta = i64::from(self.records);
-        let length = 1 + varint_bytes(timestamp_delta) + varint_bytes(offset_delta) + body.len();
+        let length = 1 + varint_bytes(timestamp_delta) + varint_bytes(offset_delta) + body_bytes;
         put_varint(&mut self.out, length as i64);
         self.out.push(0);
         put_varint(&mut self.out, timestamp_delta);
         put_varint(&mut self.out, offset_delta);
-        self.out.extend_from_slice(body);
         self.max_timestamp_ms = self.max_timestamp_ms.max(timestamp_ms);
         self.records += 1;
     }
@@ -570,6 +610,9 @@ mod tests {
         #[test]
         fn records_come_back_as_they_went_in(list in proptest::collection::vec(any_record(), 1..40), base in 0_i64..1 << 40) {
             let batch = build(&list, base);
+            let mut builder = BatchBuilder::new(list[0].timestamp_ms, 0);
+            list.iter().for_each(|record| builder.push_record(record));
+            prop_assert_eq!(&builder.finish(Offset::new(base).unwrap(), 3).0, &batch);
             let bound: usize = list.iter().map(encoded_bytes_bound).sum();
             prop_assert!(batch.len() <= HEADER_BYTES + bound);
             let header = validate(&batch, usize::MAX).unwrap();

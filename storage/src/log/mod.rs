@@ -61,7 +61,7 @@ pub use self::types::{
 pub use self::watch::Watch;
 pub use holdfast_wal::recovery::Damage;
 
-use self::batch::EncodedRecords;
+use self::batch::{BatchBuilder, BatchHeader, EncodedRecords};
 use self::room::Room;
 use self::segments::Segments;
 use self::sequencer::{Counters, Pair, Sequencer, SequencerParts, Submission, Work};
@@ -221,6 +221,24 @@ fn name_fits(name: &str) -> Result<(), AppendError> {
     }
 }
 
+/// From here on the records of one call are a batch of their own.
+const OWN_BATCH_BYTES: usize = 8 << 10;
+
+fn encode(records: &[Record], bytes: usize) -> EncodedRecords {
+    let mut encoded = EncodedRecords::with_capacity(records.len(), bytes);
+    records.iter().for_each(|record| encoded.push(record));
+    encoded
+}
+
+fn batch_of(records: &[Record], bytes: usize) -> Bytes {
+    let first_timestamp_ms = records.first().map_or(0, |record| record.timestamp_ms);
+    let mut builder = BatchBuilder::new(first_timestamp_ms, bytes);
+    records
+        .iter()
+        .for_each(|record| builder.push_record(record));
+    builder.finish(Offset::ZERO, 0).0
+}
+
 impl Log {
     /// Opens or creates, recovers, and raises the leader epoch. Blocks on disk.
     pub fn open(options: LogOptions) -> Result<Log, OpenError> {
@@ -376,24 +394,36 @@ impl Log {
     }
 
     /// Queues records of one partition; waits only while too much is in flight. Records of all callers
-    /// that meet in one commit window are coalesced into one batch per partition. The returned
+    /// that meet in one commit window are coalesced into one batch per partition, but who brings
+    /// enough for a batch of its own (8 KiB) builds it here, not on the writer thread. The returned
     /// [`Appending`] resolves when they are durable. Appends of one task keep their order.
     pub async fn append(
         &self,
         partition: &Arc<Partition>,
-        records: Vec<Record>,
+        records: &[Record],
     ) -> Result<Appending, AppendError> {
-        let (records, bytes) = self.encode(&records)?;
+        let bytes = self.check(records)?;
         self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
-        self.submit(
-            Work::Records {
-                partition: partition.clone(),
-                records,
+        let partition = partition.clone();
+        let own_batch = (OWN_BATCH_BYTES..=self.inner.batch_bytes_max).contains(&bytes);
+        let work = if own_batch && records.len() <= batch::RECORDS_MAX as usize {
+            let batch = batch_of(records, bytes);
+            let header = BatchHeader::parse(&batch).map_err(AppendError::Invalid)?;
+            Work::Batch {
+                partition,
+                batch,
+                header,
                 reply,
-            },
-            bytes,
-        )?;
+            }
+        } else {
+            Work::Records {
+                partition,
+                records: encode(records, bytes),
+                reply,
+            }
+        };
+        self.submit(work, bytes)?;
         Ok(Appending(answer))
     }
 
@@ -404,7 +434,8 @@ impl Log {
         records: Vec<(Arc<Partition>, Record)>,
     ) -> Result<AppendingAll, AppendError> {
         let (partitions, records): (Vec<_>, Vec<_>) = records.into_iter().unzip();
-        let (records, bytes) = self.encode(&records)?;
+        let bytes = self.check(&records)?;
+        let records = encode(&records, bytes);
         self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
         self.submit(
@@ -440,7 +471,8 @@ impl Log {
         Ok(Appending(answer))
     }
 
-    fn encode(&self, records: &[Record]) -> Result<(EncodedRecords, usize), AppendError> {
+    /// Whether records can be appended, and how many bytes they take at most.
+    fn check(&self, records: &[Record]) -> Result<usize, AppendError> {
         if records.is_empty() {
             return Err(AppendError::Invalid("no records".into()));
         }
@@ -461,9 +493,7 @@ impl Log {
                 bytes_max: self.inner.submission_bytes_max,
             });
         }
-        let mut encoded = EncodedRecords::with_capacity(records.len(), bytes);
-        records.iter().for_each(|record| encoded.push(record));
-        Ok((encoded, bytes))
+        Ok(bytes)
     }
 
     /// Back-pressure: waits until there is room for `bytes` more in flight.

@@ -156,7 +156,7 @@ impl Site {
         let topic = self.log.topic(topic).unwrap();
         let partition = topic.partition_for(record.key.as_deref());
         self.log
-            .append(partition, vec![record])
+            .append(partition, &[record])
             .await
             .unwrap()
             .await

@@ -1,0 +1,287 @@
+//! The writer thread: closes groups, writes them, answers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::queue::{Load, Shared, Taken};
+use super::sync::{SyncThread, Synced};
+use super::{AHEAD_BYTES, Sequencer};
+use crate::error::WalError;
+use crate::writer::{Group, Placed, Writer};
+
+pub struct Worker<S: Sequencer> {
+    shared: Arc<Shared<S::Submission>>,
+    _sync: SyncThread,
+    writer: Writer,
+    sequencer: S,
+    group: Group,
+    group_bytes: usize,
+    taken: Taken<S::Submission>,
+    /// Closed groups that are not durable, oldest first.
+    open: VecDeque<OpenGroup<S::Closed>>,
+    /// What is queued or at callers who were just answered: the submissions to be expected.
+    crowd: Load,
+    /// How long an idle writer waits for the crowd.
+    patience: Duration,
+    poison: Option<WalError>,
+}
+
+struct OpenGroup<C> {
+    closed: C,
+    /// `None`: it had no bytes, and waits only for the groups before it.
+    placed: Option<Placed>,
+    load: Load,
+}
+
+enum Step {
+    /// Some fdatasyncs have returned.
+    Settle(Vec<Synced>),
+    /// Submissions wait in `taken`.
+    Close,
+    /// The wal is closing and nothing is left to do.
+    End,
+}
+
+const ANYTHING: Load = Load {
+    submissions: 1,
+    bytes: usize::MAX,
+};
+
+/// However the thread ends, nobody waits for it afterwards: what is queued is dropped, and with it
+/// every caller's answer.
+impl<S: Sequencer> Drop for Worker<S> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.lock();
+        queue.closing = true;
+        queue.waiting.clear();
+    }
+}
+
+impl<S: Sequencer> Worker<S> {
+    pub fn new(
+        shared: Arc<Shared<S::Submission>>,
+        sync: SyncThread,
+        writer: Writer,
+        sequencer: S,
+        group_bytes: usize,
+    ) -> Worker<S> {
+        Worker {
+            shared,
+            _sync: sync,
+            writer,
+            sequencer,
+            group: Group::default(),
+            group_bytes,
+            taken: Taken::default(),
+            open: VecDeque::new(),
+            crowd: Load::default(),
+            patience: Duration::ZERO,
+            poison: None,
+        }
+    }
+
+    pub fn run(mut self) {
+        loop {
+            match self.next_step() {
+                Step::Settle(synced) => {
+                    if let Err(error) = self.settle(synced) {
+                        self.give_up(None, error);
+                    }
+                }
+                Step::Close => match self.poison.clone() {
+                    Some(error) => {
+                        for submission in self.taken.remove(self.taken.load) {
+                            self.sequencer.reject(submission, &error);
+                        }
+                    }
+                    None => self.commit(),
+                },
+                Step::End => break,
+            }
+        }
+        if let Some(retired) = self.writer.close() {
+            self.sequencer.retired(retired, None);
+        }
+    }
+
+    /// Sleeps until there is something to do.
+    fn next_step(&mut self) -> Step {
+        if self.open.is_empty() {
+            self.gather()
+        } else {
+            self.gather_ahead()
+        }
+    }
+
+    /// Nothing is on its way to the disk: waits for the crowd, but not long.
+    fn gather(&mut self) -> Step {
+        let shared = self.shared.clone();
+        let mut queue = shared.lock();
+        // No group waits for an fdatasync that is told of now.
+        queue.synced.clear();
+        if self.taken.is_empty() {
+            queue = shared.wait(queue, Some(ANYTHING), None);
+        }
+        let crowd = Load {
+            submissions: self.crowd.submissions,
+            bytes: self.group_target(queue.load()),
+        };
+        let wanted = Some(crowd.minus(self.taken.load));
+        queue = shared.wait(queue, wanted, Some(self.patience));
+        if !queue.has(wanted) {
+            // Who has not come back by now is not waited for again.
+            self.crowd = self.taken.load.plus(queue.load());
+        }
+        self.taken.take(&mut queue);
+        if self.taken.is_empty() {
+            Step::End
+        } else {
+            Step::Close
+        }
+    }
+
+    /// A group is being made durable: until that is done there is time to prepare another one.
+    fn gather_ahead(&mut self) -> Step {
+        let shared = self.shared.clone();
+        let mut queue = shared.lock();
+        let mut come = false;
+        if queue.to_sync.is_none() && !queue.closing {
+            // All who are expected are enough, too, if they are worth it.
+            let all = self.crowd.bytes.max(AHEAD_BYTES);
+            let target = self.group_target(queue.load()).min(all);
+            let wanted = Load {
+                submissions: usize::MAX,
+                bytes: target.saturating_sub(self.taken.load.bytes),
+            };
+            queue = shared.wait(queue, Some(wanted), None);
+            come = queue.bytes >= wanted.bytes;
+        }
+        if !come {
+            queue = shared.wait(queue, None, None);
+        }
+        if !queue.synced.is_empty() {
+            return Step::Settle(std::mem::take(&mut queue.synced));
+        }
+        self.taken.take(&mut queue);
+        Step::Close
+    }
+
+    /// Bytes at which a group is worth closing while another one is made durable, and at which it is
+    /// cut: half of what is in flight, or no bound but the configured one where that is little.
+    fn group_target(&self, queued: Load) -> usize {
+        let here = self.taken.load.plus(queued);
+        let open: usize = self.open.iter().map(|group| group.load.bytes).sum();
+        let in_flight = open.saturating_add(self.crowd.max(here).bytes);
+        if in_flight < 2 * AHEAD_BYTES {
+            self.group_bytes
+        } else {
+            (in_flight / 2).min(self.group_bytes)
+        }
+    }
+
+    fn commit(&mut self) {
+        let load = self.taken.up_to(self.group_target(Load::default()));
+        self.crowd = self.crowd.minus(load);
+        self.group.clear();
+        let submissions = self.taken.remove(load);
+        let closed = self.sequencer.close_group(submissions, &mut self.group);
+        if self.group.is_empty() {
+            self.open.push_back(OpenGroup {
+                closed,
+                placed: None,
+                load,
+            });
+            self.answer_durable();
+            return;
+        }
+        if self.sequencer.wants_new_segment() {
+            self.writer.roll_before_next();
+        }
+        if self.writer.must_settle_before(&self.group)
+            && let Err(error) = self.settle_all()
+        {
+            return self.give_up(Some(closed), error);
+        }
+        let written = self.writer.write(&self.group);
+        for retired in self.writer.take_retired() {
+            self.sequencer.retired(retired, Some(&closed));
+        }
+        let placed = match written {
+            Ok(placed) => placed,
+            Err(error @ WalError::Poisoned { .. }) => return self.give_up(Some(closed), error),
+            Err(error) => return self.sequencer.failed(closed, &error),
+        };
+        let alone = self.open.is_empty();
+        self.open.push_back(OpenGroup {
+            closed,
+            placed: Some(placed),
+            load,
+        });
+        let synced = match self.writer.begin_sync() {
+            Ok(Some(pending)) if alone && load.bytes < AHEAD_BYTES => {
+                self.settle(vec![Synced::by(pending)])
+            }
+            Ok(Some(pending)) => {
+                self.shared.ask_sync(pending);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = synced {
+            self.give_up(None, error);
+        }
+    }
+
+    /// Fdatasyncs have returned: the callers of what they covered are answered.
+    fn settle(&mut self, synced: Vec<Synced>) -> Result<(), WalError> {
+        let mut result = Ok(());
+        for synced in synced {
+            self.patience = synced.took / 4;
+            if let Err(error) = self.writer.finish_sync(synced.pending, synced.result) {
+                result = Err(error);
+            }
+        }
+        self.answer_durable();
+        result
+    }
+
+    /// Waits until every written group is durable.
+    fn settle_all(&mut self) -> Result<(), WalError> {
+        while !self.open.is_empty() {
+            let shared = self.shared.clone();
+            let mut queue = shared.wait(shared.lock(), None, None);
+            let synced = std::mem::take(&mut queue.synced);
+            drop(queue);
+            self.settle(synced)?;
+        }
+        Ok(())
+    }
+
+    /// From the oldest open group on. What has no bytes is durable with the group before it.
+    fn answer_durable(&mut self) {
+        self.crowd = self.crowd.max(self.taken.load);
+        let durable = self.writer.durable();
+        while self.open.front().is_some_and(|group| {
+            let placed = group.placed.as_ref();
+            placed.is_none_or(|placed| placed.end() <= durable)
+        }) && let Some(group) = self.open.pop_front()
+        {
+            self.crowd = self.crowd.plus(group.load);
+            self.sequencer.durable(group.closed, group.placed.as_ref());
+        }
+    }
+
+    /// The log takes no more writes. `newest` is a group that was closed and is not among the open ones.
+    fn give_up(&mut self, newest: Option<S::Closed>, error: WalError) {
+        tracing::error!(%error, "the log takes no more writes");
+        if let Some(closed) = newest {
+            self.sequencer.failed(closed, &error);
+        }
+        while let Some(group) = self.open.pop_back() {
+            self.sequencer.failed(group.closed, &error);
+        }
+        self.poison = Some(error);
+    }
+}
