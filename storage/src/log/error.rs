@@ -36,6 +36,9 @@ pub enum AppendError {
         got: i16,
         current: i16,
     },
+    /// The topic was deleted (Kafka: UNKNOWN_TOPIC_OR_PARTITION).
+    #[error("the topic was deleted")]
+    Deleted,
     /// The log could not write; the text says why and whether it goes on (Kafka: KAFKA_STORAGE_ERROR).
     #[error("storage failure: {0}")]
     Storage(String),
@@ -62,6 +65,9 @@ pub enum FetchError {
         log_start: Offset,
         high_watermark: Offset,
     },
+    /// The topic was deleted (Kafka: UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_ID).
+    #[error("the topic was deleted")]
+    Deleted,
     /// A batch that cannot be decoded ([`super::Log::read`] only); reading goes on at `next`.
     #[error("the batch at offset {base} cannot be decoded: {reason}")]
     Undecodable {
@@ -101,6 +107,29 @@ pub enum CreateTopicError {
         key: String,
         value: String,
         reason: &'static str,
+    },
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Why a topic was not deleted.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeleteTopicError {
+    #[error("there is no such topic")]
+    Unknown,
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Why records were not deleted.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeleteRecordsError {
+    #[error("offset {requested} lies beyond the high watermark {high_watermark}")]
+    OffsetOutOfRange {
+        requested: Offset,
+        high_watermark: Offset,
     },
     #[error(transparent)]
     Append(#[from] AppendError),

@@ -51,6 +51,9 @@ impl Reader {
         from: Offset,
         bytes_max: usize,
     ) -> Result<Fetched, FetchError> {
+        if partition.is_deleted() {
+            return Err(FetchError::Deleted);
+        }
         // The watermark is read first: what is below it now stays readable.
         let high_watermark = partition.high_watermark();
         let log_start_offset = partition.log_start_offset();
@@ -124,7 +127,7 @@ impl Reader {
         self.segments.get(block.segment)
     }
 
-    fn block(
+    pub fn block(
         &self,
         block: &BlockRef,
         segment: &Segment,
@@ -270,14 +273,14 @@ impl Runs {
 /// the offset behind what memory holds.
 fn hot_from(partition: &Partition, from: Offset, runs: &mut Runs, strict: bool) -> Option<Offset> {
     let hot = partition.hot();
-    let first = hot.front().and_then(|hot| hot.batches.first())?;
+    let first = hot.front().and_then(|hot| hot.part.batches.first())?;
     if strict && first.base > from {
         return None;
     }
     let mut reached = from;
     for HotPart { segment, batches } in hot.iter().map(|hot| HotPart {
         segment: &hot.segment,
-        batches: &hot.batches,
+        batches: &hot.part.batches,
     }) {
         let skip = batches.partition_point(|entry| entry.end() <= from);
         for entry in batches.get(skip..).unwrap_or_default() {
@@ -314,7 +317,7 @@ fn hot_copies(partition: &Partition) -> Vec<(Arc<Segment>, Vec<BatchEntry>)> {
     partition
         .hot()
         .iter()
-        .map(|hot| (hot.segment.clone(), hot.batches.clone()))
+        .map(|hot| (hot.segment.clone(), hot.part.batches.clone()))
         .collect()
 }
 

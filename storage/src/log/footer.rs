@@ -3,15 +3,15 @@
 //!
 //! ```text
 //! footer body
-//!   0  2  version, 1
+//!   0  2  version, 2
 //!   2  2  zero
 //!   4  4  number of partitions
 //!   8  4  number of producers
-//!  12     directory: per partition, ascending, 48 bytes
-//!           0 8 partition id            24 8 largest timestamp
-//!           8 8 first offset            32 8 bytes of its batches
-//!          16 8 offset behind the last  40 4 position of its block in the segment
-//!                                       44 4 bytes of its block
+//!  12     directory: per partition, ascending, 56 bytes
+//!           0 8 partition id            32 8 when the newest of its batches was appended
+//!           8 8 first offset            40 8 bytes of its batches
+//!          16 8 offset behind the last  48 4 position of its block in the segment
+//!          24 8 largest timestamp       52 4 bytes of its block
 //!         producers: per producer
 //!           0 8 partition id   8 8 producer id   16 2 epoch   18 1 batches, then per batch
 //!           0 4 first sequence   4 4 last sequence   8 8 base offset
@@ -20,14 +20,18 @@
 //!           4 4 number of batches, then per batch, 28 bytes
 //!           0 8 base offset   8 4 last offset delta   12 4 position   16 4 bytes   20 8 max timestamp
 //! ```
+//! Version 1 had no append times; a segment whose footer has it is read through and sealed again when
+//! the index is rebuilt.
+
+use std::collections::BTreeMap;
 
 use super::partition::BatchEntry;
 use super::producers::{Producer, SequencedBatch};
 use super::types::{Offset, PartitionId};
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 12;
-const DIRECTORY_BYTES: usize = 48;
+const DIRECTORY_BYTES: usize = 56;
 const BATCH_BYTES: usize = 28;
 const BLOCK_HEADER_BYTES: usize = 8;
 
@@ -39,6 +43,8 @@ pub struct BlockInfo {
     /// The offset behind the last record.
     pub end: Offset,
     pub max_timestamp_ms: i64,
+    /// When the newest batch was appended, on the node's clock.
+    pub append_time_ms: u64,
     pub batch_bytes: u64,
     /// Where the block lies in the segment.
     pub block_position: u32,
@@ -60,24 +66,33 @@ pub struct Footer {
     pub producers: Vec<ProducerEntry>,
 }
 
-/// Builds a footer body that will lie at `position` of its segment. `partitions` ascend and none is empty.
+/// One partition's batches in a segment.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    pub batches: Vec<BatchEntry>,
+    /// When the newest of them was appended.
+    pub append_time_ms: u64,
+}
+
+/// Builds a footer body that will lie at `position` of its segment. No part is empty.
 pub fn encode(
     position: u32,
-    partitions: &[(PartitionId, Vec<BatchEntry>)],
+    parts: &BTreeMap<PartitionId, Part>,
     producers: &[ProducerEntry],
 ) -> (Vec<u8>, Footer) {
     let mut producer_bytes = Vec::new();
     for entry in producers {
         encode_producer(entry, &mut producer_bytes);
     }
-    let mut block_at = HEADER_BYTES + partitions.len() * DIRECTORY_BYTES + producer_bytes.len();
+    let mut block_at = HEADER_BYTES + parts.len() * DIRECTORY_BYTES + producer_bytes.len();
     let mut out = Vec::with_capacity(block_at);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&[0; 2]);
-    out.extend_from_slice(&u32_of(partitions.len()).to_le_bytes());
+    out.extend_from_slice(&u32_of(parts.len()).to_le_bytes());
     out.extend_from_slice(&u32_of(producers.len()).to_le_bytes());
-    let mut blocks = Vec::with_capacity(partitions.len());
-    for (partition, batches) in partitions {
+    let mut blocks = Vec::with_capacity(parts.len());
+    for (partition, part) in parts {
+        let batches = &part.batches;
         let block_bytes = BLOCK_HEADER_BYTES + batches.len() * BATCH_BYTES;
         let info = BlockInfo {
             partition: *partition,
@@ -88,6 +103,7 @@ pub fn encode(
                 .map(|b| b.max_timestamp_ms)
                 .max()
                 .unwrap_or(-1),
+            append_time_ms: part.append_time_ms,
             batch_bytes: batches.iter().map(|b| u64::from(b.bytes)).sum(),
             block_position: position.saturating_add(u32_of(block_at)),
             block_bytes: u32_of(block_bytes),
@@ -96,6 +112,7 @@ pub fn encode(
         out.extend_from_slice(&info.first.value().to_le_bytes());
         out.extend_from_slice(&info.end.value().to_le_bytes());
         out.extend_from_slice(&info.max_timestamp_ms.to_le_bytes());
+        out.extend_from_slice(&info.append_time_ms.to_le_bytes());
         out.extend_from_slice(&info.batch_bytes.to_le_bytes());
         out.extend_from_slice(&info.block_position.to_le_bytes());
         out.extend_from_slice(&info.block_bytes.to_le_bytes());
@@ -103,8 +120,8 @@ pub fn encode(
         block_at += block_bytes;
     }
     out.extend_from_slice(&producer_bytes);
-    for (partition, batches) in partitions {
-        encode_block(*partition, batches, &mut out);
+    for (partition, part) in parts {
+        encode_block(*partition, &part.batches, &mut out);
     }
     (
         out,
@@ -169,6 +186,7 @@ pub fn decode(body: &[u8]) -> Option<Footer> {
             first: Offset::new(read.i64()?)?,
             end: Offset::new(read.i64()?)?,
             max_timestamp_ms: read.i64()?,
+            append_time_ms: read.u64()?,
             batch_bytes: read.u64()?,
             block_position: read.u32()?,
             block_bytes: read.u32()?,
@@ -282,19 +300,24 @@ mod tests {
             producer_id: 1000,
             producer,
         }];
-        let (body, footer) = encode(400, &[(PartitionId(3), batches.clone())], &producers);
+        let part = Part {
+            batches: batches.clone(),
+            append_time_ms: 1_700_000_000_000,
+        };
+        let parts = BTreeMap::from([(PartitionId(3), part)]);
+        let (body, footer) = encode(400, &parts, &producers);
         (body, footer, batches)
     }
 
     #[test]
     fn footer_bytes_are_a_promise() {
         let (body, footer, batches) = sample();
-        let golden = "0100000001000000010000000300000000000000050000000000000009000000000000004600000000000000\
-                      aa00000000000000ef010000400000000300000000000000e80300000000000001000100000000020000000500000000000000";
-        let hex: String = body[..95].iter().map(|b| format!("{b:02x}")).collect();
+        let golden = "0200000001000000010000000300000000000000050000000000000009000000000000004600000000000000\
+                      0068e5cf8b010000aa00000000000000f7010000400000000300000000000000e80300000000000001000100000000020000000500000000000000";
+        let hex: String = body[..103].iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, golden);
         assert_eq!(decode(&body), Some(footer));
-        let block = &body[95..];
+        let block = &body[103..];
         assert_eq!(decode_block(PartitionId(3), block), Some(batches));
         assert_eq!(decode_block(PartitionId(4), block), None);
         for bit in 0..block.len() * 8 {
@@ -307,7 +330,7 @@ mod tests {
     #[test]
     fn a_cut_footer_is_refused() {
         let (body, _, _) = sample();
-        for cut in 0..95 {
+        for cut in 0..103 {
             assert_eq!(decode(&body[..cut]), None);
         }
     }

@@ -8,10 +8,10 @@ use holdfast_wal::Group as WalGroup;
 use tokio::sync::oneshot;
 
 use super::batch::{self, BatchBuilder, BatchHeader};
-use super::error::{AppendError, CreateTopicError};
+use super::error::{AppendError, CreateTopicError, DeleteTopicError};
 use super::partition::{BatchEntry, Partition, WriterState};
 use super::producers::Producer;
-use super::sequencer::{Appended, Pair};
+use super::sequencer::Appended;
 use super::topic::Topic;
 use super::types::{Offset, PartitionId, ProducerId, TopicId};
 
@@ -26,12 +26,22 @@ pub struct Group {
     /// Producers as they were before.
     pub undo: Vec<Undo>,
     /// Records of internal partitions, in order.
-    pub metadata: Vec<(PartitionId, Pair)>,
+    pub metadata: Vec<Change>,
     /// Topics it creates.
     pub new_names: Vec<String>,
+    /// Topics it deletes.
+    pub deleting: Vec<TopicId>,
     pub records: u64,
     /// Bytes that its submissions hold of the room.
     pub admitted: usize,
+}
+
+/// A record of an internal partition; no value deletes.
+pub struct Change {
+    pub partition: PartitionId,
+    pub key: Vec<u8>,
+    pub value: Option<Vec<u8>>,
+    pub offset: Offset,
 }
 
 /// An answer that waits for the fdatasync.
@@ -42,9 +52,20 @@ pub enum Answer {
     ),
     Offsets(
         oneshot::Sender<Result<Vec<Offset>, AppendError>>,
-        Vec<Offset>,
+        Result<Vec<Offset>, AppendError>,
     ),
-    Done(oneshot::Sender<Result<(), AppendError>>),
+    Done(
+        oneshot::Sender<Result<(), AppendError>>,
+        Result<(), AppendError>,
+    ),
+    Deleted(
+        oneshot::Sender<Result<(), DeleteTopicError>>,
+        Result<(), DeleteTopicError>,
+    ),
+    Carried(
+        oneshot::Sender<Result<Vec<Vec<u8>>, AppendError>>,
+        Result<Vec<Vec<u8>>, AppendError>,
+    ),
     Topic(
         oneshot::Sender<Result<Arc<Topic>, CreateTopicError>>,
         Result<TopicId, CreateTopicError>,
@@ -226,8 +247,13 @@ impl Answer {
     ) {
         match self {
             Answer::Appended(reply, result) => drop(reply.send(failed_or(failure, result))),
-            Answer::Offsets(reply, offsets) => drop(reply.send(failed_or(failure, Ok(offsets)))),
-            Answer::Done(reply) => drop(reply.send(failed_or(failure, Ok(())))),
+            Answer::Offsets(reply, result) => drop(reply.send(failed_or(failure, result))),
+            Answer::Done(reply, result) => drop(reply.send(failed_or(failure, result))),
+            Answer::Carried(reply, result) => drop(reply.send(failed_or(failure, result))),
+            Answer::Deleted(reply, result) => {
+                let failure = failure.map(|error| DeleteTopicError::Append(error.clone()));
+                drop(reply.send(failed_or(failure.as_ref(), result)));
+            }
             Answer::ProducerId(reply, id) => drop(reply.send(failed_or(failure, Ok(id)))),
             Answer::Topic(reply, result) => {
                 let result = match failure {
@@ -242,10 +268,7 @@ impl Answer {
     }
 }
 
-fn failed_or<T>(
-    failure: Option<&AppendError>,
-    result: Result<T, AppendError>,
-) -> Result<T, AppendError> {
+fn failed_or<T, E: Clone>(failure: Option<&E>, result: Result<T, E>) -> Result<T, E> {
     match failure {
         Some(error) => result.and(Err(error.clone())),
         None => result,

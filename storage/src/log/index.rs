@@ -6,10 +6,14 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `B` partition, first offset | segment, block position, block bytes, end offset, largest timestamp, batch bytes |
+//! | `B` partition, first offset | segment, block position, block bytes, end offset, largest timestamp, append time, batch bytes |
 //! | `C` | the newest segment that the index holds |
-//! | `M` internal partition, record key | newest value of that key |
+//! | `M` internal partition, record key | offset and newest value of that key |
 //! | `P` partition, producer id | the producer's last batches |
+//! | `V` | version of this table |
+//!
+//! Only the rows of batches that retention or deletion took away are removed one by one; if such a
+//! removal is lost in a crash, the log start still hides them, and they are removed again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,11 +31,15 @@ const BLOCK: u8 = b'B';
 const CHECKPOINT: &[u8] = b"C";
 const METADATA: u8 = b'M';
 const PRODUCER: u8 = b'P';
+const VERSION_KEY: &[u8] = b"V";
+const VERSION: u8 = 2;
 
 /// fjall's own cache of index blocks.
 const FJALL_CACHE_BYTES: u64 = 4 << 20;
 /// Decoded footer blocks kept, by the memory they take.
 const BLOCKS_CACHE_BYTES: u64 = 8 << 20;
+
+const OFFSET_BYTES: usize = 8;
 
 /// Where one partition's part of a sealed segment is described.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +59,8 @@ impl quick_cache::Weighter<BlockKey, Arc<Vec<BatchEntry>>> for BlockWeight {
     }
 }
 
-/// Changes of internal partitions: newest value of each key, `None` for a deleted one.
-pub type MetadataChanges = BTreeMap<(PartitionId, Vec<u8>), Option<Vec<u8>>>;
+/// Changes of internal partitions: offset and newest value of each key, `None` for a deleted one.
+pub type MetadataChanges = BTreeMap<(PartitionId, Vec<u8>), (Offset, Option<Vec<u8>>)>;
 
 /// The index.
 pub struct Index {
@@ -79,6 +87,14 @@ impl Index {
         })
     }
 
+    /// Whether this program wrote it, or it is new.
+    pub fn is_of_this_version(&self) -> fjall::Result<bool> {
+        match self.keyspace.get(VERSION_KEY)? {
+            Some(version) => Ok(*version == [VERSION]),
+            None => Ok(self.checkpoint()?.is_none()),
+        }
+    }
+
     /// The newest segment the index holds.
     pub fn checkpoint(&self) -> fjall::Result<Option<SegmentId>> {
         let value = self.keyspace.get(CHECKPOINT)?;
@@ -100,8 +116,14 @@ impl Index {
             );
         }
         rows.insert(CHECKPOINT.to_vec(), Some(segment.0.to_be_bytes().to_vec()));
-        for ((partition, key), value) in metadata {
-            rows.insert(metadata_key(*partition, key), value.clone());
+        rows.insert(VERSION_KEY.to_vec(), Some(vec![VERSION]));
+        for ((partition, key), (offset, value)) in metadata {
+            let value = value.as_ref().map(|value| {
+                let mut row = offset.value().to_be_bytes().to_vec();
+                row.extend_from_slice(value);
+                row
+            });
+            rows.insert(metadata_key(*partition, key), value);
         }
         for entry in &footer.producers {
             let mut value = Vec::new();
@@ -202,8 +224,45 @@ impl Index {
         let skip = prefix.len();
         self.keyspace.prefix(prefix).map(move |guard| {
             let (key, value) = guard.into_inner()?;
+            let value = value.get(OFFSET_BYTES..).unwrap_or_default();
             Ok((key.get(skip..).unwrap_or_default().to_vec(), value.to_vec()))
         })
+    }
+
+    /// Offset of the record that holds the newest value of a key, if it has one.
+    pub fn metadata_offset(
+        &self,
+        partition: PartitionId,
+        key: &[u8],
+    ) -> fjall::Result<Option<Offset>> {
+        let row = self.keyspace.get(metadata_key(partition, key))?;
+        Ok(row.and_then(|row| Offset::new(i64::from_be_bytes(*row.first_chunk()?))))
+    }
+
+    /// Forgets a block. Not durable by itself.
+    pub fn remove_block(&self, block: &BlockRef) -> fjall::Result<()> {
+        self.blocks.remove(&(block.segment, block.info.partition));
+        self.keyspace
+            .remove(block_key(block.info.partition, block.info.first))
+    }
+
+    /// Forgets the producers of a partition. Not durable by itself.
+    pub fn remove_producers(&self, partition: PartitionId) -> fjall::Result<()> {
+        let known: fjall::Result<Vec<(i64, Producer)>> = self.producers(partition).collect();
+        for (producer_id, _) in known? {
+            self.keyspace.remove(producer_key(partition, producer_id))?;
+        }
+        Ok(())
+    }
+
+    /// Every block of every partition.
+    pub fn all_blocks(&self) -> impl Iterator<Item = fjall::Result<BlockRef>> + use<> {
+        self.keyspace
+            .prefix([BLOCK])
+            .filter_map(|guard| match guard.into_inner() {
+                Ok((key, value)) => decode_block_row(&key, &value).map(Ok),
+                Err(error) => Some(Err(error)),
+            })
     }
 
     /// The producers of a partition.
@@ -238,12 +297,13 @@ fn last_block_key(partition: PartitionId) -> Vec<u8> {
 }
 
 fn block_value(segment: SegmentId, info: &BlockInfo) -> Vec<u8> {
-    let mut value = Vec::with_capacity(40);
+    let mut value = Vec::with_capacity(48);
     value.extend_from_slice(&segment.0.to_be_bytes());
     value.extend_from_slice(&info.block_position.to_be_bytes());
     value.extend_from_slice(&info.block_bytes.to_be_bytes());
     value.extend_from_slice(&info.end.value().to_be_bytes());
     value.extend_from_slice(&info.max_timestamp_ms.to_be_bytes());
+    value.extend_from_slice(&info.append_time_ms.to_be_bytes());
     value.extend_from_slice(&info.batch_bytes.to_be_bytes());
     value
 }
@@ -255,11 +315,13 @@ fn decode_block_row(key: &[u8], value: &[u8]) -> Option<BlockRef> {
     let (block_bytes, value) = value.split_first_chunk::<4>()?;
     let (end, value) = value.split_first_chunk::<8>()?;
     let (max_timestamp, value) = value.split_first_chunk::<8>()?;
+    let (append_time, value) = value.split_first_chunk::<8>()?;
     let info = BlockInfo {
         partition: PartitionId(u64::from_be_bytes(*partition)),
         first: Offset::new(i64::from_be_bytes(*first.first_chunk()?))?,
         end: Offset::new(i64::from_be_bytes(*end))?,
         max_timestamp_ms: i64::from_be_bytes(*max_timestamp),
+        append_time_ms: u64::from_be_bytes(*append_time),
         batch_bytes: u64::from_be_bytes(*value.first_chunk()?),
         block_position: u32::from_be_bytes(*block_position),
         block_bytes: u32::from_be_bytes(*block_bytes),

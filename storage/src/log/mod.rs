@@ -6,14 +6,15 @@
 //!
 //! Modules: [`batch`] and [`compression`] know Kafka's record batch; `sequencer` is the commit
 //! point on the wal's writer thread; `sealer` moves full segments to the `index`; `fetch` reads;
-//! `open` recovers; `state` and `values` are topics, settings and group offsets, kept as records of
+//! `cleaner` is retention and gives space back; `open` recovers; `state` and `values` are topics, settings and group offsets, kept as records of
 //! internal partitions; `footer` is the on-disk format of a sealed segment's footer.
 //!
 //! Data directory: `segments/` (the truth), `index/` (a cache of it that may be deleted), `LOCK`.
 //!
-//! Not here yet: retention, compaction, deletion of topics, durability modes.
+//! Not here yet: compaction, rewriting of segments that are live in part, durability modes.
 
 pub mod batch;
+mod cleaner;
 pub mod compression;
 mod error;
 mod fetch;
@@ -39,29 +40,33 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_wal::{GroupCommit, Submitter};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-pub use self::error::{AppendError, CreateTopicError, FetchError, OpenError};
+pub use self::error::{
+    AppendError, CreateTopicError, DeleteRecordsError, DeleteTopicError, FetchError, OpenError,
+};
 pub use self::fetch::Fetched;
 pub use self::partition::Partition;
 pub use self::sequencer::Appended;
-pub use self::topic::{PARTITIONS_MAX, Topic};
+pub use self::topic::{PARTITIONS_MAX, Retention, Topic};
 pub use self::types::{
-    CommittedOffset, Header, NewTopic, Offset, PartitionId, ProducerId, Record, StoredRecord,
-    TopicId,
+    Clock, CommittedOffset, Header, NewTopic, Offset, PartitionId, ProducerId, Record,
+    StoredRecord, TopicId,
 };
 pub use self::watch::Watch;
 pub use holdfast_wal::recovery::Damage;
 
 use self::batch::{BatchBuilder, BatchHeader, EncodedRecords};
+use self::cleaner::Space;
 use self::room::Room;
 use self::segments::Segments;
 use self::sequencer::{Counters, Pair, Sequencer, SequencerParts, Submission, Work};
@@ -81,6 +86,13 @@ pub struct LogOptions {
     pub group_bytes_max: usize,
     /// Largest accepted record batch (`message.max.bytes`). Default 1 MiB + 12 B, as Kafka's.
     pub batch_bytes_max: usize,
+    /// Retention of topics that do not name theirs. Default: Kafka's seven days.
+    pub retention: Retention,
+    /// How often retention is looked at (`log.retention.check.interval.ms`). Default 30 s.
+    pub cleaner_interval: Duration,
+    /// A segment that was begun longer ago is not appended to. Default 1 h.
+    pub segment_age_max: Duration,
+    pub clock: Clock,
 }
 
 impl LogOptions {
@@ -91,6 +103,10 @@ impl LogOptions {
             segment_bytes: 64 << 20,
             group_bytes_max: 4 << 20,
             batch_bytes_max: (1 << 20) + 12,
+            retention: Retention::default(),
+            cleaner_interval: Duration::from_secs(30),
+            segment_age_max: Duration::from_secs(3600),
+            clock: Clock::system(),
         }
     }
 }
@@ -103,10 +119,13 @@ pub struct Log {
 
 struct Inner {
     state: Arc<State>,
-    reader: fetch::Reader,
+    reader: Arc<fetch::Reader>,
     submitter: Submitter<Submission>,
     commit: GroupCommit<Sequencer>,
     sealer: Mutex<Option<JoinHandle<()>>>,
+    cleaner: Mutex<Option<JoinHandle<()>>>,
+    cleaning: Sender<cleaner::Event>,
+    space: Arc<Space>,
     room: Arc<Room>,
     submission_bytes_max: usize,
     batch_bytes_max: usize,
@@ -128,7 +147,12 @@ impl Inner {
             // It may be waiting to try again, with the writer waiting behind it.
             sealer.thread().unpark();
         }
+        let _ = self.cleaning.send(cleaner::Event::Stop);
         self.commit.close();
+        let mut cleaner = self.cleaner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cleaner) = cleaner.take() {
+            let _ = cleaner.join();
+        }
         if let Some(sealer) = sealer {
             let _ = sealer.join();
         }
@@ -171,6 +195,11 @@ pub struct LogStats {
     pub fdatasyncs: u64,
     /// Open now.
     pub segments: u64,
+    /// Bytes of batches in sealed segments that can be read, as of the last cleaning round.
+    pub live_bytes: u64,
+    /// Bytes of sealed segments, as of the last cleaning round.
+    pub sealed_bytes: u64,
+    pub segments_removed: u64,
 }
 
 /// An append that is queued, in order, and waits for its fdatasync. Dropping it does not undo it.
@@ -199,14 +228,6 @@ impl Future for AppendingAll {
             .poll(cx)
             .map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
     }
-}
-
-/// Milliseconds since the Unix epoch.
-fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Longest key of an internal record; the index holds keys of 64 KiB at most.
@@ -253,30 +274,52 @@ impl Log {
         node.next_partition = node.next_partition.max(beyond_all);
         let counters = Arc::new(Counters::default());
         let room = Arc::new(Room::new(options.in_flight_bytes_max));
+        let (cleaning, events) = cleaner::queue();
         let (seal_queue, sealer) =
-            sealer::start(opened.index.clone(), opened.state.clone()).map_err(OpenError::Thread)?;
+            sealer::start(opened.index.clone(), opened.state.clone(), cleaning.clone())
+                .map_err(OpenError::Thread)?;
         let sequencer = Sequencer::new(SequencerParts {
             state: opened.state.clone(),
-            internal: opened.internal,
+            internal: opened.internal.clone(),
             segments: opened.segments.clone(),
             counters: counters.clone(),
             leader_epoch: opened.leader_epoch,
             batch_bytes_max: options.batch_bytes_max,
+            segment_age_max_ms: u64::try_from(options.segment_age_max.as_millis())
+                .unwrap_or(u64::MAX),
+            clock: options.clock.clone(),
             sealer: seal_queue,
             node,
             room: room.clone(),
         });
         let commit = GroupCommit::start(opened.writer, sequencer, options.group_bytes_max)
             .map_err(OpenError::Thread)?;
+        let reader = Arc::new(fetch::Reader {
+            index: opened.index,
+            segments: opened.segments,
+        });
+        let space = Arc::new(Space::default());
+        let parts = cleaner::Parts {
+            reader: reader.clone(),
+            state: opened.state.clone(),
+            internal: opened.internal,
+            disk: opened.disk,
+            submitter: commit.submitter(),
+            clock: options.clock,
+            interval: options.cleaner_interval,
+            retention: options.retention,
+            space: space.clone(),
+        };
+        let cleaner = cleaner::start(parts, events).map_err(OpenError::Thread)?;
         let inner = Inner {
             state: opened.state,
-            reader: fetch::Reader {
-                index: opened.index,
-                segments: opened.segments,
-            },
+            reader,
             submitter: commit.submitter(),
             commit,
             sealer: Mutex::new(Some(sealer)),
+            cleaner: Mutex::new(Some(cleaner)),
+            cleaning,
+            space,
             room,
             submission_bytes_max: options.segment_bytes as usize / 2,
             batch_bytes_max: options.batch_bytes_max,
@@ -342,6 +385,9 @@ impl Log {
             written_bytes: counters.written_bytes.load(Ordering::Relaxed),
             fdatasyncs: counters.fdatasyncs.load(Ordering::Relaxed),
             segments: self.inner.reader.segments.len() as u64,
+            live_bytes: self.inner.space.live_bytes.load(Ordering::Relaxed),
+            sealed_bytes: self.inner.space.sealed_bytes.load(Ordering::Relaxed),
+            segments_removed: self.inner.space.removed.load(Ordering::Relaxed),
         }
     }
 
@@ -381,6 +427,51 @@ impl Log {
         self.admit(bytes).await?;
         self.submit(Work::CreateTopic { new, reply }, bytes)?;
         answer.await.unwrap_or(Err(AppendError::Closed.into()))
+    }
+
+    /// Its records can no longer be read when it returns, and that is durable. Their space is given
+    /// back in the background.
+    pub async fn delete_topic(&self, topic: TopicId) -> Result<(), DeleteTopicError> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Work::DeleteTopic { topic, reply }, 0)?;
+        let result = answer.await;
+        let _ = self.inner.cleaning.send(cleaner::Event::Wake);
+        result.unwrap_or(Err(AppendError::Closed.into()))
+    }
+
+    /// Deletes the records below `before`, or all (`None`), and returns the new log start: durable
+    /// when it returns.
+    pub async fn delete_records(
+        &self,
+        partition: &Arc<Partition>,
+        before: Option<Offset>,
+    ) -> Result<Offset, DeleteRecordsError> {
+        let high_watermark = partition.high_watermark();
+        let before = before.unwrap_or(high_watermark);
+        if before > high_watermark {
+            return Err(DeleteRecordsError::OffsetOutOfRange {
+                requested: before,
+                high_watermark,
+            });
+        }
+        if partition.is_deleted() {
+            return Err(AppendError::Deleted.into());
+        }
+        let (reply, answer) = oneshot::channel();
+        let starts = vec![(partition.clone(), before)];
+        self.submit(Work::RaiseLogStarts { starts, reply }, 0)?;
+        answer.await.unwrap_or(Err(AppendError::Closed))?;
+        let _ = self.inner.cleaning.send(cleaner::Event::Wake);
+        Ok(partition.log_start_offset())
+    }
+
+    /// Applies retention and gives space back now. Blocks on disk.
+    pub fn clean(&self) {
+        let (done, ended) = std::sync::mpsc::sync_channel(1);
+        let asked = self.inner.cleaning.send(cleaner::Event::Round(done));
+        if asked.is_ok() {
+            let _ = ended.recv();
+        }
     }
 
     /// Judges a topic without creating it.

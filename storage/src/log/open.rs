@@ -16,7 +16,7 @@ use holdfast_wal::{Position, Segment, SegmentId, WalError, WalOptions, Writer};
 use super::LogOptions;
 use super::batch::{self, BatchHeader};
 use super::error::{FetchError, OpenError};
-use super::footer::{self, Footer, ProducerEntry};
+use super::footer::{self, Footer, Part, ProducerEntry};
 use super::index::{Index, MetadataChanges};
 use super::partition::{BatchEntry, Partition};
 use super::producers::Producers;
@@ -32,6 +32,7 @@ pub struct Opened {
     pub state: Arc<State>,
     pub internal: Arc<Internal>,
     pub writer: Writer,
+    pub disk: Arc<dyn Disk>,
     pub leader_epoch: i32,
     pub damage: Vec<Damage>,
 }
@@ -78,6 +79,7 @@ pub fn open(options: &LogOptions) -> Result<Opened, OpenError> {
         state,
         internal,
         writer: recovered.writer,
+        disk,
         leader_epoch,
         damage,
     })
@@ -87,7 +89,10 @@ fn wal_options(options: &LogOptions) -> WalOptions {
     WalOptions {
         segment_bytes: options.segment_bytes,
         prepare_ahead: true,
-        clock: Arc::new(super::now_ms),
+        clock: {
+            let clock = options.clock.clone();
+            Arc::new(move || clock.now_ms())
+        },
         // Version 4 UUIDs are the randomness this crate already has.
         salt: Arc::new(|| uuid::Uuid::new_v4().as_u64_pair().1),
     }
@@ -117,14 +122,19 @@ fn lock(data_dir: &Path) -> Result<File, OpenError> {
 fn open_index(path: &Path, segments: &[Arc<Segment>]) -> Result<Index, OpenError> {
     let failed = |error| OpenError::Index(error, path.to_path_buf());
     let index = Index::open(path).map_err(failed)?;
-    let stale = match index.checkpoint().map_err(failed)? {
+    let stale = !index.is_of_this_version().map_err(failed)?;
+    let stranger = match index.checkpoint().map_err(failed)? {
         Some(checkpoint) => !segments.iter().any(|segment| segment.id() == checkpoint),
         None => false,
     };
-    if !stale {
+    if !stale && !stranger {
         return Ok(index);
     }
-    tracing::warn!("the index does not belong to these segments and is rebuilt");
+    if stale {
+        tracing::info!("the index was written by another version and is rebuilt");
+    } else {
+        tracing::warn!("the index does not belong to these segments and is rebuilt");
+    }
     drop(index);
     fs::remove_dir_all(path).map_err(|source| OpenError::Directory {
         path: path.to_path_buf(),
@@ -160,6 +170,9 @@ impl From<WalError> for Failure {
     }
 }
 
+/// Batches of the internal partitions in one segment.
+type Batches = BTreeMap<PartitionId, Vec<BatchEntry>>;
+
 /// Takes the segments behind the index's checkpoint in.
 struct CatchUp<'a> {
     index: &'a Index,
@@ -168,7 +181,7 @@ struct CatchUp<'a> {
     damage: &'a mut Vec<Damage>,
 }
 
-type Batches = BTreeMap<PartitionId, Vec<BatchEntry>>;
+type Parts = BTreeMap<PartitionId, Part>;
 
 impl CatchUp<'_> {
     fn run(&mut self, segments: &[Arc<Segment>]) -> Result<(), Failure> {
@@ -211,14 +224,20 @@ impl CatchUp<'_> {
                 },
                 bytes,
             }));
-        let mut batches = Batches::new();
+        let mut parts = Parts::new();
         let mut touched: BTreeMap<(PartitionId, i64), ()> = BTreeMap::new();
-        for entry in scan.groups.iter().flat_map(|group| &group.entries) {
+        let entries = scan.groups.iter().flat_map(|group| {
+            let appended = group.header.append_time_ms;
+            group.entries.iter().map(move |entry| (appended, entry))
+        });
+        for (appended, entry) in entries {
             let id = PartitionId(entry.stream);
             for (header, position) in headers_in(segment, entry)? {
                 let batch = BatchEntry::of(&header, position);
                 let base = batch.base;
-                batches.entry(id).or_default().push(batch);
+                let part = parts.entry(id).or_default();
+                part.batches.push(batch);
+                part.append_time_ms = part.append_time_ms.max(appended);
                 if header.producer_id >= 0 {
                     self.producers_of(id)?.append(&header, base);
                     touched.insert((id, header.producer_id), ());
@@ -235,13 +254,15 @@ impl CatchUp<'_> {
                 });
             }
         }
-        let partitions: Vec<(PartitionId, Vec<BatchEntry>)> = batches
-            .iter()
-            .map(|(id, list)| (*id, list.clone()))
-            .collect();
-        let (body, footer) = footer::encode(scan.end, &partitions, &producers);
+        let (body, footer) = footer::encode(scan.end, &parts, &producers);
         let last_sequence = scan.groups.last().map_or(0, |group| group.header.sequence);
         segment.seal(scan.end, last_sequence, &body)?;
+        let mut batches = Batches::new();
+        for id in [METADATA, OFFSETS] {
+            if let Some(part) = parts.remove(&id) {
+                batches.insert(id, part.batches);
+            }
+        }
         Ok((footer, batches))
     }
 
@@ -253,8 +274,7 @@ impl CatchUp<'_> {
         batches: &Batches,
     ) -> Result<MetadataChanges, Failure> {
         let mut changes = MetadataChanges::new();
-        let internal = |id: &PartitionId| *id == METADATA || *id == OFFSETS;
-        for (&partition, list) in batches.iter().filter(|(id, _)| internal(id)) {
+        for (&partition, list) in batches {
             for entry in list {
                 let mut bytes = vec![0; entry.bytes as usize];
                 segment.read(entry.position, &mut bytes)?;
@@ -271,9 +291,10 @@ impl CatchUp<'_> {
                     });
                     continue;
                 };
-                for StoredRecord { record, .. } in records {
+                for StoredRecord { offset, record } in records {
                     let key = record.key.unwrap_or_default().to_vec();
-                    changes.insert((partition, key), record.value.map(|value| value.to_vec()));
+                    let value = record.value.map(|value| value.to_vec());
+                    changes.insert((partition, key), (offset, value));
                 }
             }
         }
@@ -396,6 +417,7 @@ fn restore_partition(index: &Index, partition: &Partition) -> Result<(), Failure
         end = end.max(info.end);
         bytes += info.batch_bytes;
     }
+    let end = end.max(partition.log_start_offset());
     partition.restore(end, bytes, producers_of(index, partition.id())?);
     Ok(())
 }

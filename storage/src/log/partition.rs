@@ -4,7 +4,7 @@
 //! and the opening of the log change anything.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
@@ -12,6 +12,7 @@ use std::sync::{
 use holdfast_wal::{Segment, SegmentId};
 
 use super::batch::BatchHeader;
+use super::footer::Part;
 use super::producers::Producers;
 use super::types::{Offset, PartitionId, TopicId};
 use super::watch::Signal;
@@ -56,6 +57,7 @@ pub struct Partition {
     high_watermark: AtomicI64,
     log_start: AtomicI64,
     bytes: AtomicU64,
+    deleted: AtomicBool,
     hot: RwLock<VecDeque<HotSegment>>,
     writer: Mutex<WriterState>,
     watchers: Mutex<Vec<Weak<Signal>>>,
@@ -65,7 +67,7 @@ pub struct Partition {
 #[derive(Debug)]
 pub struct HotSegment {
     pub segment: Arc<Segment>,
-    pub batches: Vec<BatchEntry>,
+    pub part: Part,
 }
 
 /// What only the writer thread uses.
@@ -97,6 +99,7 @@ impl Partition {
             high_watermark: AtomicI64::new(0),
             log_start: AtomicI64::new(0),
             bytes: AtomicU64::new(0),
+            deleted: AtomicBool::new(false),
             hot: RwLock::default(),
             writer: Mutex::default(),
             watchers: Mutex::default(),
@@ -147,17 +150,53 @@ impl Partition {
         self.hot.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Its topic was deleted.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Its topic is deleted: who waits for records is woken.
+    pub(crate) fn delete(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.signal();
+    }
+
+    /// What lies below is no longer readable. It is on its way to being removed.
+    pub(crate) fn raise_log_start(&self, offset: Offset) {
+        self.log_start.fetch_max(offset.value(), Ordering::AcqRel);
+        self.high_watermark
+            .fetch_max(offset.value(), Ordering::AcqRel);
+    }
+
+    /// Bytes of it were removed from the index.
+    pub(crate) fn remove_bytes(&self, bytes: u64) {
+        let _ = self
+            .bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| {
+                Some(all.saturating_sub(bytes))
+            });
+    }
+
     /// Makes durable batches readable.
-    pub(crate) fn publish(&self, segment: &Arc<Segment>, batches: &[BatchEntry]) {
+    pub(crate) fn publish(
+        &self,
+        segment: &Arc<Segment>,
+        batches: &[BatchEntry],
+        append_time_ms: u64,
+    ) {
         let Some(last) = batches.last() else { return };
         let mut hot = self.hot_mut();
         match hot.back_mut() {
             Some(back) if back.segment.id() == segment.id() => {
-                back.batches.extend_from_slice(batches)
+                back.part.batches.extend_from_slice(batches);
+                back.part.append_time_ms = back.part.append_time_ms.max(append_time_ms);
             }
             _ => hot.push_back(HotSegment {
                 segment: segment.clone(),
-                batches: batches.to_vec(),
+                part: Part {
+                    batches: batches.to_vec(),
+                    append_time_ms,
+                },
             }),
         }
         drop(hot);
@@ -185,13 +224,17 @@ impl Partition {
         self.hot_mut().retain(|hot| hot.segment.id() != segment);
     }
 
-    /// A copy of one segment's batches, for the sealer.
-    pub(crate) fn hot_batches(&self, segment: SegmentId) -> Vec<BatchEntry> {
+    /// A copy of what the index does not hold yet.
+    pub(crate) fn hot_parts(&self) -> Vec<Part> {
+        self.hot().iter().map(|hot| hot.part.clone()).collect()
+    }
+
+    /// A copy of its part of one segment, for the sealer.
+    pub(crate) fn hot_part(&self, segment: SegmentId) -> Option<Part> {
         let hot = self.hot();
         hot.iter()
             .find(|hot| hot.segment.id() == segment)
-            .map(|hot| hot.batches.clone())
-            .unwrap_or_default()
+            .map(|hot| hot.part.clone())
     }
 
     pub(crate) fn add_watcher(&self, signal: &Arc<Signal>) {

@@ -2,17 +2,19 @@
 //! its batches are forgotten in memory. One thread, in order, with a bounded backlog: when the index
 //! cannot keep up the writer waits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use holdfast_wal::WalError;
 use holdfast_wal::writer::Retired;
 
-use super::footer::{self, ProducerEntry};
+use super::cleaner::Event;
+use super::footer::{self, Part, ProducerEntry};
 use super::index::{Index, MetadataChanges};
-use super::partition::{BatchEntry, Partition};
+use super::partition::Partition;
 use super::state::State;
 use super::types::PartitionId;
 
@@ -33,18 +35,22 @@ pub struct SealJob {
 pub type SealQueue = SyncSender<SealJob>;
 
 /// Starts the thread.
-pub fn start(index: Arc<Index>, state: Arc<State>) -> std::io::Result<(SealQueue, JoinHandle<()>)> {
+pub fn start(
+    index: Arc<Index>,
+    state: Arc<State>,
+    cleaner: Sender<Event>,
+) -> std::io::Result<(SealQueue, JoinHandle<()>)> {
     let (queue, jobs) = sync_channel(BACKLOG_SEGMENTS);
     let thread = std::thread::Builder::new()
         .name("log-sealer".into())
-        .spawn(move || run(&jobs, &index, &state))?;
+        .spawn(move || run(&jobs, &index, &state, &cleaner))?;
     Ok((queue, thread))
 }
 
-fn run(jobs: &Receiver<SealJob>, index: &Index, state: &State) {
+fn run(jobs: &Receiver<SealJob>, index: &Index, state: &State, cleaner: &Sender<Event>) {
     for job in jobs {
         let segment = job.retired.segment.id();
-        match seal(&job, index, state) {
+        match seal(&job, index, state, cleaner) {
             Ok(true) => tracing::debug!(%segment, partitions = job.partitions.len(), "sealed"),
             // The index takes segments in order, so what follows waits for the next start as well.
             Ok(false) => return,
@@ -60,16 +66,19 @@ fn run(jobs: &Receiver<SealJob>, index: &Index, state: &State) {
 }
 
 /// Whether the index holds the segment now; `false` if the log is closing and the index cannot be written.
-fn seal(job: &SealJob, index: &Index, state: &State) -> Result<bool, WalError> {
+fn seal(
+    job: &SealJob,
+    index: &Index,
+    state: &State,
+    cleaner: &Sender<Event>,
+) -> Result<bool, WalError> {
     let segment = &job.retired.segment;
-    let mut partitions: Vec<(PartitionId, Vec<BatchEntry>)> = job
+    let parts: BTreeMap<PartitionId, Part> = job
         .partitions
         .iter()
-        .map(|p| (p.id(), p.hot_batches(segment.id())))
-        .filter(|(_, batches)| !batches.is_empty())
+        .filter_map(|p| Some((p.id(), p.hot_part(segment.id())?)))
         .collect();
-    partitions.sort_unstable_by_key(|(id, _)| *id);
-    let (body, footer) = footer::encode(job.retired.groups_end, &partitions, &job.producers);
+    let (body, footer) = footer::encode(job.retired.groups_end, &parts, &job.producers);
     // A footer that cannot be written (a full disk, say) is tried again; a failed fdatasync is final.
     while let Err(error) = segment.seal(job.retired.groups_end, job.retired.last_sequence, &body) {
         tracing::error!(segment = %segment.id(), %error, "the segment cannot be sealed");
@@ -91,5 +100,13 @@ fn seal(job: &SealJob, index: &Index, state: &State) -> Result<bool, WalError> {
     for partition in &job.partitions {
         partition.forget_hot(segment.id());
     }
+    let parts = footer.blocks.iter();
+    // After the end of the cleaner nobody listens, and at the next start it counts anew.
+    let _ = cleaner.send(Event::Sealed {
+        segment: segment.id(),
+        parts: parts
+            .map(|info| (info.partition, info.batch_bytes))
+            .collect(),
+    });
     Ok(true)
 }

@@ -30,6 +30,18 @@ impl Segments {
         }
     }
 
+    pub fn remove(&self, id: SegmentId) {
+        self.open
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+    }
+
+    pub fn ids(&self) -> Vec<SegmentId> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.keys().copied().collect()
+    }
+
     pub fn len(&self) -> usize {
         self.open
             .read()

@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use super::Segments;
 use super::batch::{BatchHeader, EncodedRecords};
-use super::error::{AppendError, CreateTopicError};
+use super::error::{AppendError, CreateTopicError, DeleteTopicError};
 use super::footer::ProducerEntry;
-use super::group::{Answer, Group, Undo};
+use super::group::{Answer, Change, Group, Undo};
 use super::index::MetadataChanges;
 use super::partition::Partition;
 use super::producers::Verdict;
@@ -24,7 +24,7 @@ use super::room::Room;
 use super::sealer::{SealJob, SealQueue};
 use super::state::{Internal, State};
 use super::topic::Topic;
-use super::types::{NewTopic, Offset, PartitionId, ProducerId, TopicId};
+use super::types::{Clock, NewTopic, Offset, PartitionId, ProducerId, TopicId};
 use super::values::{self, Key, NodeValue, TopicValue};
 
 /// Batches in one segment before it is sealed, so that a footer stays small.
@@ -70,6 +70,22 @@ pub enum Work {
     ProducerId {
         reply: oneshot::Sender<Result<ProducerId, AppendError>>,
     },
+    DeleteTopic {
+        topic: TopicId,
+        reply: oneshot::Sender<Result<(), DeleteTopicError>>,
+    },
+    /// What lies below is no longer kept.
+    RaiseLogStarts {
+        starts: Vec<(Arc<Partition>, Offset)>,
+        reply: oneshot::Sender<Result<(), AppendError>>,
+    },
+    /// Writes keys of an internal partition again, with the values they have, so that the segments
+    /// that held them can go. Answers with those that are being changed just now.
+    Carry {
+        partition: PartitionId,
+        keys: Vec<Vec<u8>>,
+        reply: oneshot::Sender<Result<Vec<Vec<u8>>, AppendError>>,
+    },
 }
 
 /// Key and value of an internal record; `None` deletes.
@@ -100,6 +116,8 @@ struct Head {
     producers: HashMap<(PartitionId, i64), Arc<Partition>>,
     metadata: MetadataChanges,
     batches: usize,
+    /// When its first group was written.
+    begun_ms: Option<u64>,
 }
 
 /// The sequencer; lives on the writer thread.
@@ -110,6 +128,8 @@ pub struct Sequencer {
     counters: Arc<Counters>,
     leader_epoch: i32,
     batch_bytes_max: usize,
+    segment_age_max_ms: u64,
+    clock: Clock,
     sealer: SealQueue,
     room: Arc<Room>,
     node: NodeValue,
@@ -120,6 +140,10 @@ pub struct Sequencer {
     group: Group,
     /// Topics that open groups create.
     new_names: HashSet<String>,
+    /// Topics that open groups delete.
+    deleting: HashSet<TopicId>,
+    /// Keys that open groups write, and how often.
+    changing: HashMap<(PartitionId, Vec<u8>), u32>,
 }
 
 /// What a sequencer shares with the rest of the log.
@@ -130,6 +154,8 @@ pub struct SequencerParts {
     pub counters: Arc<Counters>,
     pub leader_epoch: i32,
     pub batch_bytes_max: usize,
+    pub segment_age_max_ms: u64,
+    pub clock: Clock,
     pub sealer: SealQueue,
     pub node: NodeValue,
     pub room: Arc<Room>,
@@ -144,6 +170,8 @@ impl Sequencer {
             counters,
             leader_epoch,
             batch_bytes_max,
+            segment_age_max_ms,
+            clock,
             sealer,
             node,
             room,
@@ -155,6 +183,8 @@ impl Sequencer {
             counters,
             leader_epoch,
             batch_bytes_max,
+            segment_age_max_ms,
+            clock,
             sealer,
             room,
             node,
@@ -162,6 +192,8 @@ impl Sequencer {
             head: Head::default(),
             group: Group::default(),
             new_names: HashSet::new(),
+            deleting: HashSet::new(),
+            changing: HashMap::new(),
         }
     }
 
@@ -182,28 +214,20 @@ impl Sequencer {
                 records,
                 reply,
             } => {
-                let base_offset = self.place_records(&partition, &records);
-                let appended = Appended {
+                let result = self.place_records(&partition, &records);
+                let appended = result.map(|base_offset| Appended {
                     base_offset,
                     log_start_offset: partition.log_start_offset(),
-                };
-                self.group
-                    .answers
-                    .push(Answer::Appended(reply, Ok(appended)));
+                });
+                self.group.answers.push(Answer::Appended(reply, appended));
             }
             Work::Scattered {
                 partitions,
                 records,
                 reply,
             } => {
-                let placed = partitions.iter().zip(records.iter());
-                let offsets = placed
-                    .map(|(partition, (timestamp, body))| {
-                        self.place_record(partition, timestamp, body)
-                    })
-                    .collect();
-                self.group.records += records.len() as u64;
-                self.group.answers.push(Answer::Offsets(reply, offsets));
+                let result = self.place_scattered(&partitions, &records);
+                self.group.answers.push(Answer::Offsets(reply, result));
             }
             Work::Internal {
                 partition,
@@ -211,7 +235,23 @@ impl Sequencer {
                 reply,
             } => {
                 self.place_pairs(partition, pairs);
-                self.group.answers.push(Answer::Done(reply));
+                self.group.answers.push(Answer::Done(reply, Ok(())));
+            }
+            Work::DeleteTopic { topic, reply } => {
+                let result = self.delete_topic(topic);
+                self.group.answers.push(Answer::Deleted(reply, result));
+            }
+            Work::RaiseLogStarts { starts, reply } => {
+                let result = self.raise_log_starts(&starts);
+                self.group.answers.push(Answer::Done(reply, result));
+            }
+            Work::Carry {
+                partition,
+                keys,
+                reply,
+            } => {
+                let result = self.carry(partition, keys);
+                self.group.answers.push(Answer::Carried(reply, result));
             }
             Work::CreateTopic { new, reply } => {
                 let result = self.create_topic(new);
@@ -235,6 +275,9 @@ impl Sequencer {
         batch: Bytes,
         header: &BatchHeader,
     ) -> Result<Appended, AppendError> {
+        if partition.is_deleted() {
+            return Err(AppendError::Deleted);
+        }
         let mut writer = partition.writer();
         let log_start_offset = partition.log_start_offset();
         if header.producer_id >= 0 {
@@ -267,7 +310,29 @@ impl Sequencer {
         })
     }
 
-    fn place_records(&mut self, partition: &Arc<Partition>, records: &EncodedRecords) -> Offset {
+    fn place_scattered(
+        &mut self,
+        partitions: &[Arc<Partition>],
+        records: &EncodedRecords,
+    ) -> Result<Vec<Offset>, AppendError> {
+        if partitions.iter().any(|partition| partition.is_deleted()) {
+            return Err(AppendError::Deleted);
+        }
+        self.group.records += records.len() as u64;
+        let placed = partitions.iter().zip(records.iter());
+        Ok(placed
+            .map(|(partition, (timestamp, body))| self.place_record(partition, timestamp, body))
+            .collect())
+    }
+
+    fn place_records(
+        &mut self,
+        partition: &Arc<Partition>,
+        records: &EncodedRecords,
+    ) -> Result<Offset, AppendError> {
+        if partition.is_deleted() {
+            return Err(AppendError::Deleted);
+        }
         let mut writer = partition.writer();
         let base = writer.next;
         writer.next = base.plus(u32::try_from(records.len()).unwrap_or(u32::MAX));
@@ -284,7 +349,7 @@ impl Sequencer {
             offset = offset.plus(1);
         }
         self.group.records += records.len() as u64;
-        base
+        Ok(base)
     }
 
     fn place_record(
@@ -321,9 +386,18 @@ impl Sequencer {
                 ..Default::default()
             });
         }
-        self.place_records(&partition, &records);
-        let pairs = pairs.into_iter().map(|pair| (id, pair));
-        self.group.metadata.extend(pairs);
+        // Internal partitions are never deleted.
+        let mut offset = self.place_records(&partition, &records).unwrap_or_default();
+        for (key, value) in pairs {
+            *self.changing.entry((id, key.clone())).or_default() += 1;
+            self.group.metadata.push(Change {
+                partition: id,
+                key,
+                value,
+                offset,
+            });
+            offset = offset.plus(1);
+        }
     }
 
     /// Writes the node's counters, as they must be after a restart.
@@ -366,6 +440,65 @@ impl Sequencer {
         Ok(id)
     }
 
+    fn delete_topic(&mut self, id: TopicId) -> Result<(), DeleteTopicError> {
+        let topic = self.state.read().by_id.get(&id).cloned();
+        let topic = topic.filter(|_| !self.deleting.contains(&id));
+        let topic = topic.ok_or(DeleteTopicError::Unknown)?;
+        self.deleting.insert(id);
+        self.group.deleting.push(id);
+        let mut pairs = vec![(Key::Topic(id).encode(), None)];
+        for partition in topic.partitions() {
+            if partition.log_start_offset() > Offset::ZERO {
+                pairs.push((Key::LogStart(partition.id()).encode(), None));
+            }
+        }
+        self.place_pairs(super::state::METADATA, pairs);
+        let offsets = self.state.group_offsets_of(id);
+        if !offsets.is_empty() {
+            let pairs = offsets.into_iter().map(|key| (key.encode(), None));
+            self.place_pairs(super::state::OFFSETS, pairs.collect());
+        }
+        Ok(())
+    }
+
+    fn raise_log_starts(&mut self, starts: &[(Arc<Partition>, Offset)]) -> Result<(), AppendError> {
+        let mut pairs = Vec::with_capacity(starts.len());
+        for (partition, offset) in starts {
+            if !partition.is_deleted() && *offset > partition.log_start_offset() {
+                let value = values::encode(offset).map_err(AppendError::Invalid)?;
+                pairs.push((Key::LogStart(partition.id()).encode(), Some(value)));
+            }
+        }
+        if !pairs.is_empty() {
+            self.place_pairs(super::state::METADATA, pairs);
+        }
+        Ok(())
+    }
+
+    fn carry(
+        &mut self,
+        partition: PartitionId,
+        keys: Vec<Vec<u8>>,
+    ) -> Result<Vec<Vec<u8>>, AppendError> {
+        let (mut pairs, mut changing) = (Vec::new(), Vec::new());
+        for key in keys {
+            // A value that is not durable yet is not in the state; it must not be written over.
+            let place = (partition, key);
+            if self.changing.contains_key(&place) {
+                changing.push(place.1);
+                continue;
+            }
+            let key = place.1;
+            if let Some(value) = self.state.value_of(&key).map_err(AppendError::Invalid)? {
+                pairs.push((key, Some(value)));
+            }
+        }
+        if !pairs.is_empty() {
+            self.place_pairs(partition, pairs);
+        }
+        Ok(changing)
+    }
+
     /// Makes the batches of a durable group readable.
     fn publish(&mut self, group: &mut Group, placed: &Placed) {
         let mut batches = Vec::new();
@@ -376,12 +509,14 @@ impl Sequencer {
             count += batches.len();
             payload_bytes += batches.iter().map(|b| u64::from(b.bytes)).sum::<u64>();
             let first_in_head = !std::mem::replace(&mut slot.partition.writer().in_head, true);
-            slot.partition.publish(&placed.segment, &batches);
+            slot.partition
+                .publish(&placed.segment, &batches, placed.append_time_ms);
             if first_in_head {
                 self.head.partitions.push(slot.partition);
             }
         }
         self.head.batches += count;
+        self.head.begun_ms.get_or_insert(placed.append_time_ms);
         let add = |counter: &AtomicU64, n| counter.fetch_add(n, Ordering::Relaxed);
         add(&self.counters.batches, count as u64);
         add(&self.counters.payload_bytes, payload_bytes);
@@ -391,11 +526,25 @@ impl Sequencer {
     }
 
     fn apply_metadata(&mut self, group: &mut Group) {
-        for (partition, (key, value)) in group.metadata.drain(..) {
-            if let Err(error) = self.state.apply(&key, value.as_deref()) {
+        for change in std::mem::take(&mut group.metadata) {
+            if let Err(error) = self.state.apply(&change.key, change.value.as_deref()) {
                 tracing::error!(%error, "a metadata record that was just written cannot be read");
             }
-            self.head.metadata.insert((partition, key), value);
+            let place = (change.partition, change.key);
+            self.settle_key(&place);
+            self.head
+                .metadata
+                .insert(place, (change.offset, change.value));
+        }
+    }
+
+    /// One group fewer is about to write a key.
+    fn settle_key(&mut self, place: &(PartitionId, Vec<u8>)) {
+        if let Some(count) = self.changing.get_mut(place) {
+            *count -= 1;
+            if *count == 0 {
+                self.changing.remove(place);
+            }
         }
     }
 
@@ -403,6 +552,12 @@ impl Sequencer {
     fn answer(&mut self, group: Group, failure: Option<&AppendError>) {
         for name in &group.new_names {
             self.new_names.remove(name);
+        }
+        for topic in &group.deleting {
+            self.deleting.remove(topic);
+        }
+        for change in group.metadata {
+            self.settle_key(&(change.partition, change.key));
         }
         for answer in group.answers {
             answer.give(failure, |id| self.state.read().by_id.get(&id).cloned());
@@ -426,7 +581,12 @@ impl WalSequencer for Sequencer {
     }
 
     fn wants_new_segment(&self) -> bool {
+        let age = |begun| self.clock.now_ms().saturating_sub(begun);
         self.head.batches >= SEGMENT_BATCHES_MAX
+            || self
+                .head
+                .begun_ms
+                .is_some_and(|begun| age(begun) > self.segment_age_max_ms)
     }
 
     fn durable(&mut self, mut group: Group, placed: Option<&Placed>) {
@@ -462,6 +622,9 @@ impl WalSequencer for Sequencer {
             Work::Internal { reply, .. } => drop(reply.send(Err(error))),
             Work::CreateTopic { reply, .. } => drop(reply.send(Err(error.into()))),
             Work::ProducerId { reply } => drop(reply.send(Err(error))),
+            Work::DeleteTopic { reply, .. } => drop(reply.send(Err(error.into()))),
+            Work::RaiseLogStarts { reply, .. } => drop(reply.send(Err(error))),
+            Work::Carry { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 
@@ -50,6 +50,8 @@ pub struct State {
     /// Set once, when the log fails for good.
     failure: OnceLock<String>,
     closing: AtomicBool,
+    /// Partitions of deleted topics, for the cleaner.
+    deleted: Mutex<Vec<PartitionId>>,
 }
 
 /// The tables behind the lock.
@@ -57,6 +59,8 @@ pub struct State {
 pub struct Tables {
     pub topics: BTreeMap<String, Arc<Topic>>,
     pub by_id: HashMap<TopicId, Arc<Topic>>,
+    /// Of every topic.
+    pub partitions: HashMap<PartitionId, Arc<Partition>>,
     pub settings: BTreeMap<(String, String), Bytes>,
     pub offsets: BTreeMap<String, BTreeMap<(TopicId, i32), CommittedOffset>>,
     pub node: Option<NodeValue>,
@@ -76,12 +80,67 @@ impl State {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// Partitions deleted since this was last asked.
+    pub fn take_deleted(&self) -> Vec<PartitionId> {
+        std::mem::take(&mut self.deleted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub fn fail(&self, reason: String) {
         let _ = self.failure.set(reason);
     }
 
     pub fn failure(&self) -> Option<&String> {
         self.failure.get()
+    }
+
+    /// Keys of every offset that a group committed in a topic.
+    pub fn group_offsets_of(&self, topic: TopicId) -> Vec<Key> {
+        let tables = self.read();
+        let mut keys = Vec::new();
+        for (group, offsets) in &tables.offsets {
+            for &(_, partition) in offsets.keys().filter(|(id, _)| *id == topic) {
+                keys.push(Key::GroupOffset {
+                    group: group.clone(),
+                    topic,
+                    partition,
+                });
+            }
+        }
+        keys
+    }
+
+    /// The value that a key has now, as it would be written again; `None`: it has none.
+    pub fn value_of(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        let tables = self.read();
+        let value = match Key::decode(key) {
+            Some(Key::Topic(id)) => tables.by_id.get(&id).map(|topic| {
+                values::encode(&TopicValue {
+                    name: topic.name().to_owned(),
+                    partitions: topic.partitions().iter().map(|p| p.id().0).collect(),
+                    configs: topic.configs().to_vec(),
+                })
+            }),
+            Some(Key::Setting { kind, key }) => tables
+                .settings
+                .get(&(kind, key))
+                .map(|value| Ok(value.to_vec())),
+            Some(Key::Node) => tables.node.as_ref().map(values::encode),
+            Some(Key::GroupOffset {
+                group,
+                topic,
+                partition,
+            }) => tables
+                .offsets
+                .get(&group)
+                .and_then(|offsets| offsets.get(&(topic, partition)))
+                .map(values::encode),
+            Some(Key::LogStart(id)) => tables
+                .partitions
+                .get(&id)
+                .map(|partition| values::encode(&partition.log_start_offset())),
+            None => return Err("a key of a later version".into()),
+        };
+        value.transpose()
     }
 
     /// Takes a durable record of an internal partition over.
@@ -97,17 +156,36 @@ impl State {
                 if value.partitions.is_empty() {
                     return Err(format!("topic {} has no partitions", value.name));
                 }
+                // Written again by the cleaner: readers and writers hold on to its partitions.
+                if tables.by_id.contains_key(&id) {
+                    return Ok(());
+                }
                 let ids: Vec<PartitionId> =
                     value.partitions.iter().map(|&id| PartitionId(id)).collect();
                 let topic = Arc::new(Topic::new(id, &value.name, &ids, value.configs));
+                for partition in topic.partitions() {
+                    tables.partitions.insert(partition.id(), partition.clone());
+                }
                 tables.topics.insert(value.name, topic.clone());
                 tables.by_id.insert(id, topic);
             }
             (Key::Topic(id), None) => {
                 if let Some(topic) = tables.by_id.remove(&id) {
                     tables.topics.remove(topic.name());
+                    let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+                    for partition in topic.partitions() {
+                        tables.partitions.remove(&partition.id());
+                        partition.delete();
+                        deleted.push(partition.id());
+                    }
                 }
             }
+            (Key::LogStart(partition), Some(value)) => {
+                if let Some(partition) = tables.partitions.get(&partition) {
+                    partition.raise_log_start(values::decode(value)?);
+                }
+            }
+            (Key::LogStart(_), None) => {}
             (Key::Setting { kind, key }, Some(value)) => {
                 tables
                     .settings

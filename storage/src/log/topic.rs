@@ -13,6 +13,25 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 /// Kafka's limit on a topic name.
 const NAME_BYTES_MAX: usize = 249;
 
+/// How long and how much a topic keeps; `None` is without bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Kafka's `retention.ms`, on the node's clock.
+    pub ms: Option<u64>,
+    /// Kafka's `retention.bytes`, per partition.
+    pub bytes: Option<u64>,
+}
+
+impl Default for Retention {
+    /// Kafka's: seven days.
+    fn default() -> Retention {
+        Retention {
+            ms: Some(7 * 24 * 3600 * 1000),
+            bytes: None,
+        }
+    }
+}
+
 /// A topic and its partitions.
 #[derive(Debug)]
 pub struct Topic {
@@ -75,6 +94,28 @@ impl Topic {
         &self.partitions[index]
     }
 
+    fn config(&self, key: &str) -> Option<&str> {
+        let found = self.configs.iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// What it keeps; `None` if its cleanup policy does not delete.
+    pub fn retention(&self, default: &Retention) -> Option<Retention> {
+        let policy = self.config("cleanup.policy").unwrap_or("delete");
+        if !policy.split(',').any(|policy| policy.trim() == "delete") {
+            return None;
+        }
+        let own = |key: &str, default| match self.config(key).map(str::parse::<i64>) {
+            // -1 is without bound.
+            Some(Ok(value)) => u64::try_from(value).ok(),
+            _ => default,
+        };
+        Some(Retention {
+            ms: own("retention.ms", default.ms),
+            bytes: own("retention.bytes", default.bytes),
+        })
+    }
+
     /// As given when the topic was created.
     pub fn configs(&self) -> &[(String, String)] {
         &self.configs
@@ -118,6 +159,15 @@ pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
         };
         if !TOPIC_CONFIGS.contains(&key.as_str()) {
             return invalid("Kafka has no such topic configuration");
+        }
+        let number = value.parse::<i64>().is_ok_and(|number| number >= -1);
+        if matches!(key.as_str(), "retention.ms" | "retention.bytes") && !number {
+            return invalid("a number, or -1 for no bound");
+        }
+        let mut policies = value.split(',').map(str::trim);
+        if key == "cleanup.policy" && !policies.all(|policy| matches!(policy, "delete" | "compact"))
+        {
+            return invalid("delete, compact, or both");
         }
         if key == "message.timestamp.type" && value != "CreateTime" {
             return invalid("only CreateTime is supported");
@@ -189,6 +239,10 @@ mod tests {
         };
         assert_eq!(validate(&with("retention.ms", "1000")), Ok(()));
         assert!(validate(&with("retention.hours", "1")).is_err());
+        assert!(validate(&with("retention.ms", "-2")).is_err());
+        assert!(validate(&with("retention.bytes", "1 GB")).is_err());
+        assert_eq!(validate(&with("cleanup.policy", "compact, delete")), Ok(()));
+        assert!(validate(&with("cleanup.policy", "remove")).is_err());
         assert!(validate(&with("message.timestamp.type", "LogAppendTime")).is_err());
         assert!(
             validate(&NewTopic {

@@ -1,6 +1,8 @@
 //! The nouns of the log, as types that cannot be mixed up.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -59,6 +61,36 @@ impl fmt::Display for TopicId {
 /// Node-wide number of one partition of one topic: never reused; the wal's stream number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId(pub(crate) u64);
+
+/// Tells milliseconds since the Unix epoch; passed in, so that time can be played.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Clock {
+    /// The machine's.
+    pub fn system() -> Clock {
+        Clock::new(|| {
+            let since = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+
+    pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Clock {
+        Clock(Arc::new(now_ms))
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.now_ms()).finish()
+    }
+}
 
 /// A record as a door or a pipeline hands it in or reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::types::{CommittedOffset, TopicId};
+use super::types::{CommittedOffset, PartitionId, TopicId};
 
 const VERSION: u8 = 1;
 
@@ -14,6 +14,8 @@ const TOPIC: u8 = b't';
 const SETTING: u8 = b's';
 const NODE: u8 = b'n';
 const GROUP_OFFSET: u8 = b'g';
+/// Sorts behind [`TOPIC`]: when the index is read in order, the partition is known by then.
+const LOG_START: u8 = b'u';
 
 /// A topic, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,8 @@ pub enum Key {
         topic: TopicId,
         partition: i32,
     },
+    /// First offset of a partition that is still kept.
+    LogStart(PartitionId),
 }
 
 impl Key {
@@ -71,6 +75,10 @@ impl Key {
                 put_text(&mut out, group);
                 out.extend_from_slice(topic.0.as_bytes());
                 out.extend_from_slice(&partition.to_be_bytes());
+            }
+            Key::LogStart(partition) => {
+                out.push(LOG_START);
+                out.extend_from_slice(&partition.0.to_be_bytes());
             }
         }
         out
@@ -98,6 +106,10 @@ impl Key {
                     topic: TopicId(Uuid::from_bytes(*topic)),
                     partition,
                 })
+            }
+            LOG_START => {
+                let id = u64::from_be_bytes(rest.try_into().ok()?);
+                Some(Key::LogStart(PartitionId(id)))
             }
             _ => None,
         }
@@ -213,6 +225,7 @@ mod tests {
                 topic,
                 partition: 3,
             },
+            Key::LogStart(PartitionId(300)),
         ] {
             let bytes = key.encode();
             assert_eq!(Key::decode(&bytes), Some(key));
