@@ -46,6 +46,23 @@ impl Remote {
             .map_err(|e| sentence(&e, &self.address))
     }
 
+    pub(super) async fn create_topic(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        configs: &[(String, String)],
+    ) -> Result<(), CliError> {
+        let created = self.client.create_topic(topic, partitions, configs).await;
+        created.map_err(|e| sentence(&e, &self.address))
+    }
+
+    pub(super) async fn delete_topic(&mut self, topic: &str) -> Result<(), CliError> {
+        // A sentence that names the nearest, where there is none of this name.
+        self.partitions(topic).await?;
+        let deleted = self.client.delete_topic(topic).await;
+        deleted.map_err(|e| sentence(&e, &self.address))
+    }
+
     /// How many partitions a topic has; an unknown one is named with the most similar that exists.
     pub(super) async fn partitions(&mut self, topic: &str) -> Result<usize, CliError> {
         let topics = self.topics().await?;

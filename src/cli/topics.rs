@@ -1,4 +1,4 @@
-//! `holdfast topics`: what a running node has.
+//! `holdfast topics`: what a running node has, and changes to it.
 
 use clap::{Args, Subcommand};
 
@@ -24,14 +24,52 @@ enum TopicsCommand {
         #[arg(long)]
         internal: bool,
     },
+    /// Make a topic.
+    Create {
+        #[command(flatten)]
+        remote: RemoteArgs,
+        name: String,
+        /// Without it the node's default (kafka.default_partitions).
+        #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+        partitions: Option<i32>,
+        /// A configuration of the topic by Kafka's name, such as retention.ms=3600000; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+        config: Vec<(String, String)>,
+    },
+    /// Delete a topic and all its records.
+    Delete {
+        #[command(flatten)]
+        remote: RemoteArgs,
+        name: String,
+    },
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err("KEY=VALUE is needed".to_owned()),
+    }
 }
 
 pub(super) fn run(arguments: &TopicsArgs) -> Result<(), CliError> {
-    let TopicsCommand::List { remote, internal } = &arguments.command;
-    block_on(
-        lifecycle::runtime(&NodeConfig::default())?,
-        list(remote, *internal),
-    )
+    block_on(lifecycle::runtime(&NodeConfig::default())?, async {
+        match &arguments.command {
+            TopicsCommand::List { remote, internal } => list(remote, *internal).await,
+            TopicsCommand::Create {
+                remote,
+                name,
+                partitions,
+                config,
+            } => {
+                let mut remote = Remote::connect(remote).await?;
+                let partitions = partitions.unwrap_or(-1);
+                remote.create_topic(name, partitions, config).await
+            }
+            TopicsCommand::Delete { remote, name } => {
+                Remote::connect(remote).await?.delete_topic(name).await
+            }
+        }
+    })
 }
 
 async fn list(remote: &RemoteArgs, internal: bool) -> Result<(), CliError> {

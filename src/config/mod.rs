@@ -18,8 +18,9 @@ use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use holdfast_storage::log::LogOptions;
+use holdfast_storage::log::{LogOptions, Retention};
 use serde::Deserialize;
 
 pub use error::ConfigError;
@@ -127,6 +128,13 @@ impl Config {
             in_flight_bytes_max: self.log.in_flight_bytes_max,
             segment_bytes: self.log.segment_bytes,
             batch_bytes_max: self.log.batch_bytes_max,
+            retention: Retention {
+                // -1 is without bound.
+                ms: u64::try_from(self.log.retention_ms).ok(),
+                bytes: u64::try_from(self.log.retention_bytes).ok(),
+            },
+            cleaner_interval: Duration::from_millis(self.log.retention_check_interval_ms),
+            segment_age_max: Duration::from_millis(self.log.segment_age_max_ms),
             ..LogOptions::new(&self.node.data_dir)
         }
     }

@@ -38,6 +38,16 @@ pub struct LogConfig {
     pub segment_bytes: u32,
     /// Largest accepted record batch in bytes (Kafka's `message.max.bytes`). Default 1 MiB + 12 B.
     pub batch_bytes_max: usize,
+    /// How long records are kept where their topic does not say (Kafka's `log.retention.ms`); -1 for
+    /// ever. Default seven days.
+    pub retention_ms: i64,
+    /// Bytes kept per partition where its topic does not say (Kafka's `log.retention.bytes`); -1
+    /// without bound, the default.
+    pub retention_bytes: i64,
+    /// How often retention is looked at. Default 30 s.
+    pub retention_check_interval_ms: u64,
+    /// Age at which a segment is sealed though it is not full (Kafka's `log.roll.ms`). Default 1 h.
+    pub segment_age_max_ms: u64,
 }
 
 impl Default for LogConfig {
@@ -47,6 +57,10 @@ impl Default for LogConfig {
             in_flight_bytes_max: 64 << 20,
             segment_bytes: 64 << 20,
             batch_bytes_max: (1 << 20) + 12,
+            retention_ms: 7 * 24 * 3600 * 1000,
+            retention_bytes: -1,
+            retention_check_interval_ms: 30_000,
+            segment_age_max_ms: 3_600_000,
         }
     }
 }
@@ -72,6 +86,25 @@ impl LogConfig {
                 "log.in_flight_bytes_max is {}: at least log.batch_bytes_max ({}) is needed",
                 self.in_flight_bytes_max, self.batch_bytes_max
             ));
+        }
+        for (key, value) in [
+            ("retention_ms", self.retention_ms),
+            ("retention_bytes", self.retention_bytes),
+        ] {
+            if value < -1 {
+                return Err(format!("log.{key} is {value}: -1 means without bound"));
+            }
+        }
+        for (key, value) in [
+            (
+                "retention_check_interval_ms",
+                self.retention_check_interval_ms,
+            ),
+            ("segment_age_max_ms", self.segment_age_max_ms),
+        ] {
+            if value == 0 {
+                return Err(format!("log.{key} is 0: at least 1 is needed"));
+            }
         }
         Ok(())
     }

@@ -180,6 +180,7 @@ fn byte_permits(bytes: usize) -> Semaphore {
 pub(super) fn fetch_error(error: &FetchError) -> ErrorCode {
     match error {
         FetchError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        FetchError::Deleted => ErrorCode::UnknownTopicOrPartition,
         other => {
             tracing::error!(error = %other, "reading a partition failed");
             ErrorCode::KafkaStorageError

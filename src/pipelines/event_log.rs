@@ -301,6 +301,7 @@ impl From<AppendError> for EventLogError {
     fn from(error: AppendError) -> EventLogError {
         match error {
             AppendError::Closed => EventLogError::Closed,
+            AppendError::Deleted => EventLogError::TopicChanged("a topic written to".to_owned()),
             AppendError::Storage(reason) => EventLogError::Storage(reason),
             other => EventLogError::Refused(other.to_string()),
         }

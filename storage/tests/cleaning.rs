@@ -444,10 +444,7 @@ async fn play(seed: u64) {
                 // An unlinking that was lost: only the last one can be.
                 let there = segment_files(dir.path());
                 let removed = segment_files_in(attic.path());
-                let removed = removed
-                    .iter()
-                    .filter(|name| !there.contains(name))
-                    .next_back();
+                let removed = removed.iter().rfind(|name| !there.contains(name));
                 if let Some(name) = removed.filter(|_| random.chance(500)) {
                     fs::copy(attic.path().join(name), segments.join(name)).unwrap();
                 }

@@ -18,10 +18,11 @@ use std::time::Duration;
 use holdfast_storage::log::{Record, StoredRecord};
 
 use super::protocol::messages::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, FetchPartition, FetchRequest,
-    FetchTopic, FindCoordinatorRequest, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
-    MetadataRequest, MetadataRequestTopic, MetadataResponse, OffsetFetchRequest,
-    OffsetFetchRequestTopic, PartitionProduceData, ProduceRequest, TopicProduceData,
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, DeleteTopicState,
+    DeleteTopicsRequest, FetchPartition, FetchRequest, FetchTopic, FindCoordinatorRequest,
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic, MetadataRequest,
+    MetadataRequestTopic, MetadataResponse, OffsetFetchRequest, OffsetFetchRequestTopic,
+    PartitionProduceData, ProduceRequest, TopicProduceData,
 };
 use super::protocol::{Call, DecodeError, EncodeError, ErrorCode, Str};
 use wire::Connection;
@@ -191,6 +192,27 @@ impl Client {
         };
         let response = self.bootstrap.call(request, Duration::ZERO).await?;
         let topic = only(response.topics, "one topic")?;
+        check(
+            || name.to_owned(),
+            topic.error_code,
+            topic.error_message.as_ref(),
+        )
+    }
+
+    /// Deletes a topic with everything in it.
+    pub async fn delete_topic(&mut self, name: &str) -> Result<(), ClientError> {
+        // Brokers of every version take names; which field holds them depends on the version.
+        let state = DeleteTopicState {
+            name: Some(name.into()),
+            ..Default::default()
+        };
+        let request = DeleteTopicsRequest {
+            topics: vec![state],
+            topic_names: vec![name.into()],
+            timeout_ms: BROKER_TIMEOUT_MS,
+        };
+        let response = self.bootstrap.call(request, Duration::ZERO).await?;
+        let topic = only(response.responses, "one topic")?;
         check(
             || name.to_owned(),
             topic.error_code,

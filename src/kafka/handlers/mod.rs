@@ -44,6 +44,8 @@ pub(super) async fn handle(
             producer_ids::init_producer_id(broker, request).await.into()
         }
         Request::CreateTopics(request) => topics::create_topics(broker, request).await.into(),
+        Request::DeleteTopics(request) => topics::delete_topics(broker, request).await.into(),
+        Request::DeleteRecords(request) => topics::delete_records(broker, request).await.into(),
         Request::JoinGroup(request) => groups::join(broker, asker, request).await.into(),
         Request::SyncGroup(request) => groups::sync(broker, request).await.into(),
         Request::Heartbeat(request) => groups::heartbeat(broker, request).into(),

@@ -175,6 +175,7 @@ pub(super) fn append_error(error: &AppendError) -> Refusal {
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
         AppendError::UnknownProducer { .. } => ErrorCode::UnknownProducerId,
+        AppendError::Deleted => ErrorCode::UnknownTopicOrPartition,
         // Whoever asks again finds the node restarted, or gone.
         AppendError::Closed => ErrorCode::NotLeaderOrFollower,
         AppendError::Storage(reason) => {

@@ -1,21 +1,29 @@
-//! CreateTopics, and the rules under which a client may create a topic.
+//! CreateTopics, DeleteTopics and DeleteRecords, and the rules under which a client may create a topic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use holdfast_storage::log::{CreateTopicError, NewTopic, Topic};
+use holdfast_storage::log::{
+    CreateTopicError, DeleteRecordsError, DeleteTopicError, NewTopic, Offset, Retention, Topic,
+    TopicId,
+};
 
 use super::super::broker::Broker;
 use super::super::config::ReplicationFactors;
 use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfigs, CreatableTopicResult,
-    CreateTopicsRequest, CreateTopicsResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeletableTopicResult, DeleteRecordsPartition,
+    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
+    DeleteRecordsTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
 };
 use super::produce::append_error;
 
 /// A code for the client's program and a sentence for its reader.
 pub(super) type Refusal = (ErrorCode, String);
+
+/// DeleteRecords: everything there is.
+const HIGH_WATERMARK: i64 = -1;
 
 /// Kafka's value of `config_source` for a setting of the topic itself.
 const SOURCE_TOPIC: i8 = 1;
@@ -209,5 +217,134 @@ fn assigned_partitions(broker: &Broker, wanted: &CreatableTopic) -> Result<u32, 
             ErrorCode::InvalidPartitions,
             "too many partitions".to_owned(),
         )
+    })
+}
+
+pub(super) async fn delete_topics(
+    broker: &Arc<Broker>,
+    request: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
+    let by_name = request
+        .topic_names
+        .into_iter()
+        .map(|name| DeleteTopicState {
+            name: Some(name),
+            topic_id: uuid::Uuid::nil(),
+        });
+    let wanted: Vec<DeleteTopicState> = request.topics.into_iter().chain(by_name).collect();
+    let mut responses = Vec::with_capacity(wanted.len());
+    for state in &wanted {
+        let twice = wanted.iter().filter(|other| *other == state).count() > 1;
+        let outcome = if twice {
+            let message = "the request names this topic twice".to_owned();
+            Err((ErrorCode::InvalidRequest, message))
+        } else {
+            delete_one(broker, state).await
+        };
+        // Who asked by id learns the name only if the topic was there.
+        let (name, error_code, error_message) = match outcome {
+            Ok(topic) => (Some(topic.name().into()), ErrorCode::None, None),
+            Err((error, message)) => (state.name.clone(), error, Some(message.into())),
+        };
+        responses.push(DeletableTopicResult {
+            name,
+            topic_id: state.topic_id,
+            error_code: error_code.code(),
+            error_message,
+        });
+    }
+    DeleteTopicsResponse {
+        responses,
+        ..Default::default()
+    }
+}
+
+async fn delete_one(broker: &Arc<Broker>, state: &DeleteTopicState) -> Result<Arc<Topic>, Refusal> {
+    let (found, unknown) = match (&state.name, state.topic_id) {
+        (Some(name), id) if id.is_nil() => (
+            broker.log.topic(name.as_str()),
+            ErrorCode::UnknownTopicOrPartition,
+        ),
+        (None, id) if !id.is_nil() => (
+            broker.log.topic_by_id(TopicId(id)),
+            ErrorCode::UnknownTopicId,
+        ),
+        _ => {
+            let message = "a topic is named either by name or by id".to_owned();
+            return Err((ErrorCode::InvalidRequest, message));
+        }
+    };
+    let missing = || (unknown, "there is no such topic".to_owned());
+    let topic = found.ok_or_else(missing)?;
+    match broker.log.delete_topic(topic.id()).await {
+        Ok(()) => {
+            tracing::info!(topic = topic.name(), id = %topic.id(), "topic deleted");
+            Ok(topic)
+        }
+        Err(DeleteTopicError::Unknown) => Err(missing()),
+        Err(DeleteTopicError::Append(error)) => Err(append_error(&error)),
+        Err(other) => {
+            tracing::error!(error = %other, "deleting a topic failed");
+            Err((ErrorCode::UnknownServerError, String::new()))
+        }
+    }
+}
+
+pub(super) async fn delete_records(
+    broker: &Arc<Broker>,
+    request: DeleteRecordsRequest,
+) -> DeleteRecordsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for wanted in request.topics {
+        let topic = broker.log.topic(wanted.name.as_str());
+        let mut partitions = Vec::with_capacity(wanted.partitions.len());
+        for partition in &wanted.partitions {
+            let outcome = delete_before(broker, topic.as_deref(), partition).await;
+            let (low_watermark, error) = match outcome {
+                Ok(start) => (start.value(), ErrorCode::None),
+                Err(error) => (-1, error),
+            };
+            partitions.push(DeleteRecordsPartitionResult {
+                partition_index: partition.partition_index,
+                low_watermark,
+                error_code: error.code(),
+            });
+        }
+        topics.push(DeleteRecordsTopicResult {
+            name: wanted.name,
+            partitions,
+        });
+    }
+    DeleteRecordsResponse {
+        topics,
+        ..Default::default()
+    }
+}
+
+async fn delete_before(
+    broker: &Arc<Broker>,
+    topic: Option<&Topic>,
+    wanted: &DeleteRecordsPartition,
+) -> Result<Offset, ErrorCode> {
+    let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let partition = topic
+        .partition(wanted.partition_index)
+        .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if topic.retention(&Retention::default()).is_none() {
+        // As Kafka: a topic that is only compacted loses records by compaction alone.
+        return Err(ErrorCode::PolicyViolation);
+    }
+    let before = match wanted.offset {
+        HIGH_WATERMARK => None,
+        offset => Some(Offset::new(offset).ok_or(ErrorCode::OffsetOutOfRange)?),
+    };
+    let deleted = broker.log.delete_records(partition, before).await;
+    deleted.map_err(|error| match error {
+        DeleteRecordsError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        DeleteRecordsError::Append(error) => append_error(&error).0,
+        other => {
+            tracing::error!(error = %other, "deleting records failed");
+            ErrorCode::UnknownServerError
+        }
     })
 }

@@ -41,6 +41,8 @@ apis! {
     SyncGroup = 14: serve 0..=5, advertise 0..=5, flexible 4, SyncGroupRequest => SyncGroupResponse;
     ApiVersions = 18: serve 0..=4, advertise 0..=4, flexible 3, ApiVersionsRequest => ApiVersionsResponse;
     CreateTopics = 19: serve 2..=7, advertise 2..=7, flexible 5, CreateTopicsRequest => CreateTopicsResponse;
+    DeleteTopics = 20: serve 1..=6, advertise 1..=6, flexible 4, DeleteTopicsRequest => DeleteTopicsResponse;
+    DeleteRecords = 21: serve 0..=2, advertise 0..=2, flexible 2, DeleteRecordsRequest => DeleteRecordsResponse;
     InitProducerId = 22: serve 0..=5, advertise 0..=5, flexible 2, InitProducerIdRequest => InitProducerIdResponse;
     OffsetForLeaderEpoch = 23: serve 2..=4, advertise 2..=4, flexible 4, OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse;
 }

@@ -45,6 +45,63 @@ messages! {
         configs: Option<Vec<CreatableTopicConfigs>> => 5.., default Some(Vec::new());
     }
 
+    /// By name up to version 5, by name or id from version 6 on.
+    DeleteTopicsRequest {
+        topics: Vec<DeleteTopicState> => 6..;
+        topic_names: Vec<Str> => 1..=5;
+        timeout_ms: i32 => 1..;
+    }
+
+    DeleteTopicState {
+        name: Option<Str> => 6.., default None;
+        topic_id: Uuid => 6..;
+    }
+
+    DeleteTopicsResponse {
+        throttle_time_ms: i32 => 1..;
+        responses: Vec<DeletableTopicResult> => 1..;
+    }
+
+    DeletableTopicResult {
+        name: Option<Str> => 1.., null 6.., default Some(Str::default());
+        topic_id: Uuid => 6..;
+        error_code: i16 => 1..;
+        error_message: Option<Str> => 5.., default None;
+    }
+
+    DeleteRecordsRequest {
+        topics: Vec<DeleteRecordsTopic> => 0..;
+        timeout_ms: i32 => 0..;
+    }
+
+    DeleteRecordsTopic {
+        name: Str => 0..;
+        partitions: Vec<DeleteRecordsPartition> => 0..;
+    }
+
+    DeleteRecordsPartition {
+        partition_index: i32 => 0..;
+        /// -1: the high watermark.
+        offset: i64 => 0..;
+    }
+
+    DeleteRecordsResponse {
+        throttle_time_ms: i32 => 0..;
+        topics: Vec<DeleteRecordsTopicResult> => 0..;
+    }
+
+    DeleteRecordsTopicResult {
+        name: Str => 0..;
+        partitions: Vec<DeleteRecordsPartitionResult> => 0..;
+    }
+
+    DeleteRecordsPartitionResult {
+        partition_index: i32 => 0..;
+        /// The log start from now on.
+        low_watermark: i64 => 0..;
+        error_code: i16 => 0..;
+    }
+
     CreatableTopicConfigs {
         name: Str => 5..;
         value: Option<Str> => 5.., default Some(Str::default());
