@@ -356,17 +356,20 @@ impl Cleaner {
                 let usage = self.usage.get(&block.segment);
                 block.segment < newest && usage.is_some_and(|usage| usage.topics == 0)
             };
-            // Oldest first and without gaps: a record that deletes a key is dropped only when no older
-            // record of the key is left.
             let Some(last) = blocks.iter().rposition(empties) else {
                 continue;
             };
+            let mut end = Offset::ZERO;
             for block in blocks.iter().take(last + 1) {
                 self.carry_block(partition, block)?;
-                self.remove_block(block)?;
-                if let Some(partition) = self.parts.internal.get(partition) {
-                    partition.remove_bytes(block.info.batch_bytes);
-                }
+                end = block.info.end;
+            }
+            // Oldest first, without gaps, and remembered: a record that deletes a key is dropped here,
+            // and an older one that sets it may lie in a segment that is kept for other records.
+            if let Some(partition) = self.parts.internal.get(partition).cloned() {
+                let starts = vec![(partition.clone(), end)];
+                self.submit(|reply| Work::RaiseLogStarts { starts, reply })?;
+                self.trim(&[partition])?;
             }
         }
         Ok(())
@@ -390,7 +393,8 @@ impl Cleaner {
                 .map_err(FetchError::Storage)?;
             for stored in records {
                 let key = stored.record.key.unwrap_or_default().to_vec();
-                if reader.index.metadata_offset(partition, &key)? == Some(stored.offset) {
+                let newest = reader.index.metadata_value(partition, &key)?;
+                if newest.is_some_and(|(offset, _)| offset == stored.offset) {
                     keys.insert(key);
                 }
             }

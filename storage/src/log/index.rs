@@ -62,6 +62,13 @@ impl quick_cache::Weighter<BlockKey, Arc<Vec<BatchEntry>>> for BlockWeight {
 /// Changes of internal partitions: offset and newest value of each key, `None` for a deleted one.
 pub type MetadataChanges = BTreeMap<(PartitionId, Vec<u8>), (Offset, Option<Vec<u8>>)>;
 
+/// The newest value of a key of an internal partition.
+pub struct MetadataRow {
+    pub key: Vec<u8>,
+    pub offset: Offset,
+    pub value: Vec<u8>,
+}
+
 /// The index.
 pub struct Index {
     keyspace: Keyspace,
@@ -219,24 +226,33 @@ impl Index {
     pub fn metadata(
         &self,
         partition: PartitionId,
-    ) -> impl Iterator<Item = fjall::Result<(Vec<u8>, Vec<u8>)>> + use<> {
+    ) -> impl Iterator<Item = fjall::Result<MetadataRow>> + use<> {
         let prefix = metadata_key(partition, &[]);
         let skip = prefix.len();
         self.keyspace.prefix(prefix).map(move |guard| {
-            let (key, value) = guard.into_inner()?;
-            let value = value.get(OFFSET_BYTES..).unwrap_or_default();
-            Ok((key.get(skip..).unwrap_or_default().to_vec(), value.to_vec()))
+            let (key, row) = guard.into_inner()?;
+            let (offset, value) = decode_metadata_row(&row);
+            Ok(MetadataRow {
+                key: key.get(skip..).unwrap_or_default().to_vec(),
+                offset,
+                value,
+            })
         })
     }
 
-    /// Offset of the record that holds the newest value of a key, if it has one.
-    pub fn metadata_offset(
+    /// Offset and newest value of a key.
+    pub fn metadata_value(
         &self,
         partition: PartitionId,
         key: &[u8],
-    ) -> fjall::Result<Option<Offset>> {
+    ) -> fjall::Result<Option<(Offset, Vec<u8>)>> {
         let row = self.keyspace.get(metadata_key(partition, key))?;
-        Ok(row.and_then(|row| Offset::new(i64::from_be_bytes(*row.first_chunk()?))))
+        Ok(row.map(|row| decode_metadata_row(&row)))
+    }
+
+    /// Forgets a key. Not durable by itself.
+    pub fn remove_metadata(&self, partition: PartitionId, key: &[u8]) -> fjall::Result<()> {
+        self.keyspace.remove(metadata_key(partition, key))
     }
 
     /// Forgets a block. Not durable by itself.
@@ -330,6 +346,14 @@ fn decode_block_row(key: &[u8], value: &[u8]) -> Option<BlockRef> {
         segment: SegmentId(u64::from_be_bytes(*segment)),
         info,
     })
+}
+
+fn decode_metadata_row(row: &[u8]) -> (Offset, Vec<u8>) {
+    let offset = row
+        .first_chunk()
+        .and_then(|offset| Offset::new(i64::from_be_bytes(*offset)));
+    let value = row.get(OFFSET_BYTES..).unwrap_or_default();
+    (offset.unwrap_or_default(), value.to_vec())
 }
 
 fn metadata_key(partition: PartitionId, record_key: &[u8]) -> Vec<u8> {

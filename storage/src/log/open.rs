@@ -17,12 +17,13 @@ use super::LogOptions;
 use super::batch::{self, BatchHeader};
 use super::error::{FetchError, OpenError};
 use super::footer::{self, Footer, Part, ProducerEntry};
-use super::index::{Index, MetadataChanges};
+use super::index::{Index, MetadataChanges, MetadataRow};
 use super::partition::{BatchEntry, Partition};
 use super::producers::Producers;
 use super::segments::Segments;
 use super::state::{Internal, METADATA, OFFSETS, State};
 use super::types::{Offset, PartitionId, StoredRecord};
+use super::values::Key;
 
 /// What opening yields.
 pub struct Opened {
@@ -374,14 +375,29 @@ fn damaged(segment: SegmentId, position: u32, reason: String) -> WalError {
 
 /// Builds topics, settings and offsets, and gives every partition its watermark and producers.
 fn restore(index: &Index) -> Result<(Arc<State>, Arc<Internal>), Failure> {
-    let state = Arc::new(State::default());
     let internal = Arc::new(Internal::new());
+    let state = Arc::new(State::new(&internal));
+    let apply = |key: &[u8], value: &[u8]| {
+        state
+            .apply(key, Some(value))
+            .map_err(|reason| Failure::Other(OpenError::Metadata(reason)))
+    };
     for partition in [METADATA, OFFSETS] {
-        for item in index.metadata(partition) {
-            let (key, value) = item?;
-            state
-                .apply(&key, Some(&value))
-                .map_err(|reason| Failure::Other(OpenError::Metadata(reason)))?;
+        let key = Key::LogStart(partition).encode();
+        if let Some((_, value)) = index.metadata_value(METADATA, &key)? {
+            apply(&key, &value)?;
+        }
+    }
+    for partition in [&internal.metadata, &internal.offsets] {
+        for item in index.metadata(partition.id()) {
+            let MetadataRow { key, offset, value } = item?;
+            // Found in a segment that is kept for other records: it was written again since, or it was
+            // deleted and the record of that is gone.
+            if offset < partition.log_start_offset() {
+                index.remove_metadata(partition.id(), &key)?;
+                continue;
+            }
+            apply(&key, &value)?;
         }
     }
     let mut partitions = vec![internal.metadata.clone(), internal.offsets.clone()];

@@ -59,7 +59,7 @@ pub struct State {
 pub struct Tables {
     pub topics: BTreeMap<String, Arc<Topic>>,
     pub by_id: HashMap<TopicId, Arc<Topic>>,
-    /// Of every topic.
+    /// Of every topic, and the internal ones.
     pub partitions: HashMap<PartitionId, Arc<Partition>>,
     pub settings: BTreeMap<(String, String), Bytes>,
     pub offsets: BTreeMap<String, BTreeMap<(TopicId, i32), CommittedOffset>>,
@@ -67,6 +67,16 @@ pub struct Tables {
 }
 
 impl State {
+    pub fn new(internal: &Internal) -> State {
+        let state = State::default();
+        let mut tables = state.tables.write().unwrap_or_else(PoisonError::into_inner);
+        for partition in [&internal.metadata, &internal.offsets] {
+            tables.partitions.insert(partition.id(), partition.clone());
+        }
+        drop(tables);
+        state
+    }
+
     pub fn read(&self) -> RwLockReadGuard<'_, Tables> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
