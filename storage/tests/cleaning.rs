@@ -198,6 +198,112 @@ async fn what_exceeds_retention_bytes_goes_oldest_first() {
     assert_eq!(read_all(&log, other).len(), 1);
 }
 
+/// Nothing of it is sealed yet, and what is below the log start is still in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_bytes_keeps_what_it_says_round_after_round() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
+    let log = Log::open(LogOptions {
+        segment_bytes: 4 << 20,
+        ..options(dir.path(), &hands)
+    })
+    .unwrap();
+    let configs = [("retention.bytes", "100000")];
+    let small = log.create_topic(topic("small", 1, &configs)).await.unwrap();
+    let partition = small.partition(0).unwrap();
+    for n in 0..300 {
+        append(&log, partition, kilobyte(n)).await;
+    }
+    log.clean();
+    let start = partition.log_start_offset().value();
+    assert!((195..215).contains(&start), "{start}");
+    for _ in 0..3 {
+        log.clean();
+        assert_eq!(partition.log_start_offset().value(), start);
+    }
+}
+
+/// Two deletions meet in one group commit: the log start that is kept is the higher one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_start_never_goes_back_on_disk_either() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    let topic = log.create_topic(topic("t", 1, &[])).await.unwrap();
+    let partition = topic.partition(0).unwrap();
+    for round in 0..10 {
+        for n in 0..10 {
+            append(&log, partition, kilobyte(n)).await;
+        }
+        let deletions = (0..20).map(|n| {
+            let before = offset(round * 10 + if n == 7 { 10 } else { n % 10 });
+            let (log, partition) = (log.clone(), partition.clone());
+            tokio::spawn(async move { log.delete_records(&partition, Some(before)).await })
+        });
+        for deletion in deletions.collect::<Vec<_>>() {
+            deletion.await.unwrap().unwrap();
+        }
+        assert_eq!(partition.log_start_offset(), offset((round + 1) * 10));
+    }
+    drop((log, topic));
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    let partition = log.topic("t").unwrap().partition(0).unwrap().clone();
+    assert_eq!(partition.log_start_offset(), offset(100));
+    assert_eq!(append(&log, &partition, "next").await, 100);
+}
+
+/// What was deleted while it was in memory is removed when its segment has been sealed.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_deleted_before_they_were_sealed_give_their_space_back() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
+    let log = Log::open(LogOptions {
+        segment_bytes: 1 << 20,
+        ..options(dir.path(), &hands)
+    })
+    .unwrap();
+    let gone = log.create_topic(topic("gone", 1, &[])).await.unwrap();
+    let other = log.create_topic(topic("other", 1, &[])).await.unwrap();
+    for n in 0..600 {
+        append(&log, gone.partition(0).unwrap(), kilobyte(n)).await;
+    }
+    log.delete_records(gone.partition(0).unwrap(), None)
+        .await
+        .unwrap();
+    log.clean();
+    for n in 0..1_500 {
+        append(&log, other.partition(0).unwrap(), kilobyte(n)).await;
+    }
+    log.delete_records(other.partition(0).unwrap(), None)
+        .await
+        .unwrap();
+    log.clean();
+    assert_eq!(gone.partition(0).unwrap().size_bytes(), 0);
+    assert!(log.stats().segments_removed >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_timestamp_is_looked_for_among_what_is_kept() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    let topic = log.create_topic(topic("t", 1, &[])).await.unwrap();
+    let partition = topic.partition(0).unwrap();
+    let at = |timestamp_ms| Record {
+        timestamp_ms,
+        ..record("x")
+    };
+    let together = [at(900), at(100), at(300), at(200)];
+    log.append(partition, &together)
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    let found = log.max_timestamp(partition).unwrap();
+    assert_eq!(found, Some((offset(0), 900)));
+    log.delete_records(partition, Some(offset(1)))
+        .await
+        .unwrap();
+    let found = log.max_timestamp(partition).unwrap();
+    assert_eq!(found, Some((offset(2), 300)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compacted_topic_is_not_emptied_by_time() {
     let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());

@@ -339,8 +339,11 @@ impl Writer {
 
     fn must_roll(&self, head: &Head, bytes: u64) -> bool {
         let used = head.written_end > SEGMENT_HEADER_BYTES;
-        let fits = u64::from(head.written_end) + bytes <= u64::from(self.options.segment_bytes);
-        !fits || (self.roll_asked && used)
+        !self.fits(head, bytes) || (self.roll_asked && used)
+    }
+
+    fn fits(&self, head: &Head, bytes: u64) -> bool {
+        u64::from(head.written_end) + bytes <= u64::from(self.options.segment_bytes)
     }
 
     fn make_room(&mut self, bytes: u64) -> Result<(), WalError> {
@@ -348,12 +351,20 @@ impl Writer {
         if head.is_some_and(|head| !self.must_roll(head, bytes)) {
             return Ok(());
         }
+        let head_fits = head.is_some_and(|head| self.fits(head, bytes));
         let id = self.next_segment;
-        let file = self.spares.take(id).inspect_err(|error| {
-            if matches!(error, WalError::Poisoned { .. }) {
-                self.poisoned = Some(error.clone());
+        let file = match self.spares.take(id) {
+            Ok(file) => file,
+            // A new segment was only wished for: on a full disk the head is used to its end, so that
+            // what deletes still finds room.
+            Err(WalError::NoSpace { .. }) if head_fits => return Ok(()),
+            Err(error) => {
+                if matches!(error, WalError::Poisoned { .. }) {
+                    self.poisoned = Some(error.clone());
+                }
+                return Err(error);
             }
-        })?;
+        };
         self.retire_head();
         self.roll_asked = false;
         self.next_segment = id.next();

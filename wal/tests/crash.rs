@@ -343,3 +343,27 @@ fn a_segment_of_a_newer_format_is_refused_with_a_sentence() {
         "segment 0000000000000001 has format version 3; this program reads up to 1"
     );
 }
+
+#[test]
+fn on_a_full_disk_a_segment_that_has_room_is_written_on_though_a_new_one_was_asked_for() {
+    let sim = SimDisk::new(1);
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let mut writer = recover(&disk, options(1)).unwrap().writer;
+    let mut group = Group::default();
+    group.begin_entry(1);
+    group.push(Bytes::from_static(b"x"));
+    let first = writer.write(&group).unwrap();
+    writer.sync().unwrap();
+    sim.set_faults(Faults {
+        no_space: 1000,
+        ..Faults::default()
+    });
+    writer.roll_before_next();
+    let second = writer.write(&group).unwrap();
+    writer.sync().unwrap();
+    assert_eq!(second.segment.id(), first.segment.id());
+    // With room it is done as asked.
+    sim.set_faults(Faults::default());
+    let third = writer.write(&group).unwrap();
+    assert!(third.segment.id() > second.segment.id());
+}

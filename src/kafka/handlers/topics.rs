@@ -232,23 +232,36 @@ pub(super) async fn delete_topics(
             topic_id: uuid::Uuid::nil(),
         });
     let wanted: Vec<DeleteTopicState> = request.topics.into_iter().chain(by_name).collect();
+    let mut named: HashMap<(Option<String>, uuid::Uuid), u32> = HashMap::new();
+    let place = |state: &DeleteTopicState| {
+        let name = state.name.as_ref().map(|name| name.as_str().to_owned());
+        (name, state.topic_id)
+    };
+    for state in &wanted {
+        *named.entry(place(state)).or_default() += 1;
+    }
     let mut responses = Vec::with_capacity(wanted.len());
     for state in &wanted {
-        let twice = wanted.iter().filter(|other| *other == state).count() > 1;
-        let outcome = if twice {
+        let outcome = if named.get(&place(state)) != Some(&1) {
             let message = "the request names this topic twice".to_owned();
             Err((ErrorCode::InvalidRequest, message))
         } else {
             delete_one(broker, state).await
         };
         // Who asked by id learns the name only if the topic was there.
-        let (name, error_code, error_message) = match outcome {
-            Ok(topic) => (Some(topic.name().into()), ErrorCode::None, None),
-            Err((error, message)) => (state.name.clone(), error, Some(message.into())),
+        let (name, topic_id, error_code, error_message) = match outcome {
+            Ok(topic) => {
+                let id = topic.id().0;
+                (Some(topic.name().into()), id, ErrorCode::None, None)
+            }
+            Err((error, message)) => {
+                let name = state.name.clone();
+                (name, state.topic_id, error, Some(message.into()))
+            }
         };
         responses.push(DeletableTopicResult {
             name,
-            topic_id: state.topic_id,
+            topic_id,
             error_code: error_code.code(),
             error_message,
         });

@@ -21,12 +21,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use holdfast_wal::disk::Disk;
 use holdfast_wal::{SegmentId, Submitter};
 use tokio::sync::oneshot;
 
-use super::batch::{self, BatchHeader};
 use super::error::{AppendError, FetchError};
 use super::fetch::Reader;
 use super::index::BlockRef;
@@ -36,8 +34,10 @@ use super::state::{Internal, METADATA, OFFSETS, State};
 use super::topic::Retention;
 use super::types::{Clock, Offset, PartitionId};
 
-/// Keys carried with one submission.
-const CARRY_KEYS_MAX: usize = 1000;
+/// Bytes carried with one submission; a single key may have more.
+const CARRY_BYTES_MAX: usize = 1 << 20;
+/// Tries to carry keys that are being changed, each a group commit long.
+const CARRY_TRIES: usize = 100;
 
 /// A clock that shows less has not been set: 2020, years before this was written.
 const CLOCK_SET_MS: u64 = 1_577_836_800_000;
@@ -47,8 +47,8 @@ pub enum Event {
     /// The index holds another segment.
     Sealed {
         segment: SegmentId,
-        /// Bytes of batches of each partition in it.
-        parts: Vec<(PartitionId, u64)>,
+        /// First offset and bytes of batches of each partition in it.
+        parts: Vec<(PartitionId, Offset, u64)>,
     },
     /// Something was deleted.
     Wake,
@@ -94,6 +94,7 @@ pub fn start(parts: Parts, events: Receiver<Event>) -> std::io::Result<JoinHandl
         usage: BTreeMap::new(),
         trimmed: HashMap::new(),
         dead: HashSet::new(),
+        forgetting: HashSet::new(),
     };
     std::thread::Builder::new()
         .name("log-cleaner".into())
@@ -116,15 +117,21 @@ struct Cleaner {
     trimmed: HashMap<PartitionId, Offset>,
     /// Partitions of deleted topics. Kept: a segment sealed later may hold batches of theirs.
     dead: HashSet<PartitionId>,
+    /// Those of them whose rows are still to be removed.
+    forgetting: HashSet<PartitionId>,
 }
 
-/// Why a round was cut short.
+type Step = fn(&mut Cleaner) -> Result<(), Failure>;
+
+/// Why a step was cut short.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
     Append(#[from] AppendError),
+    #[error("metadata changes all the time")]
+    Busy,
     #[error("removing a segment: {0}")]
     Remove(std::io::Error),
 }
@@ -165,11 +172,8 @@ impl Cleaner {
                 }
                 next = events.try_recv().ok();
             }
-            if surveyed && let Err(error) = self.round() {
-                if self.parts.state.is_closing() {
-                    return;
-                }
-                tracing::error!(%error, "cleaning was cut short and goes on in the next round");
+            if surveyed {
+                self.round();
             }
             for done in waiting {
                 let _ = done.send(());
@@ -181,6 +185,8 @@ impl Cleaner {
     fn survey(&mut self) -> Result<(), Failure> {
         let index = &self.parts.reader.index;
         let newest = index.checkpoint()?;
+        // The record of a topic may be among what was lost; then its records are all that is left.
+        let damaged = index.was_damaged()?;
         self.usage = (self.parts.reader.segments.ids().into_iter())
             .filter(|id| newest.is_some_and(|newest| *id <= newest))
             .map(|id| (id, Usage::default()))
@@ -190,47 +196,75 @@ impl Cleaner {
             let partition = block.info.partition;
             let known = is_internal(partition)
                 || self.parts.state.read().partitions.contains_key(&partition);
-            if !known {
+            if !known && !damaged {
                 self.dead.insert(partition);
+                self.forgetting.insert(partition);
             }
             if let Some(usage) = self.usage.get_mut(&block.segment) {
                 usage.add(partition, block.info.batch_bytes);
             }
         }
-        let dead: Vec<PartitionId> = self.dead.iter().copied().collect();
-        dead.into_iter().try_for_each(|id| self.forget(id))
+        Ok(())
     }
 
-    fn count(&mut self, segment: SegmentId, parts: &[(PartitionId, u64)]) {
+    fn count(&mut self, segment: SegmentId, parts: &[(PartitionId, Offset, u64)]) {
+        let index = self.parts.reader.index.clone();
         let mut usage = Usage::default();
-        for &(partition, bytes) in parts {
-            usage.add(partition, bytes);
-        }
-        self.usage.insert(segment, usage);
-        for (partition, _) in parts {
-            if self.dead.contains(partition)
-                && let Err(error) = self.forget(*partition)
-            {
-                tracing::error!(%error, "rows of a deleted topic stay until the next start");
+        for &(partition, first, bytes) in parts {
+            // A row may have been removed again before this was heard of.
+            match index.segment_of(partition, first) {
+                Ok(named) if named != Some(segment) => continue,
+                _ => usage.add(partition, bytes),
+            }
+            // Its row may lie below a log start that was trimmed up to while it was in memory.
+            self.trimmed.remove(&partition);
+            if self.dead.contains(&partition) {
+                self.forgetting.insert(partition);
             }
         }
+        self.usage.insert(segment, usage);
     }
 
-    fn round(&mut self) -> Result<(), Failure> {
+    /// Every step is taken, whatever became of the one before: each gives back what it can.
+    fn round(&mut self) {
         for id in self.parts.state.take_deleted() {
             self.dead.insert(id);
             self.trimmed.remove(&id);
-            self.forget(id)?;
+            self.forgetting.insert(id);
         }
+        let steps: [(&str, Step); 6] = [
+            ("forgetting deleted topics", Cleaner::forget_deleted),
+            ("trimming", Cleaner::trim_all),
+            ("retention", Cleaner::retain),
+            ("trimming", Cleaner::trim_all),
+            ("carrying metadata", Cleaner::carry),
+            ("removing segments", Cleaner::remove_segments),
+        ];
+        for (step, take) in steps {
+            if let Err(error) = take(self) {
+                if self.parts.state.is_closing() {
+                    return;
+                }
+                tracing::error!(step, %error, "cleaning was cut short; it is tried again in the next round");
+            }
+        }
+        self.publish();
+    }
+
+    fn forget_deleted(&mut self) -> Result<(), Failure> {
+        for id in self.forgetting.clone() {
+            self.forget(id)?;
+            self.forgetting.remove(&id);
+        }
+        Ok(())
+    }
+
+    fn trim_all(&mut self) -> Result<(), Failure> {
         let partitions: Vec<Arc<Partition>> = {
             let tables = self.parts.state.read();
             tables.partitions.values().cloned().collect()
         };
-        self.trim(&partitions)?;
-        self.retain()?;
-        self.trim(&partitions)?;
-        self.carry()?;
-        self.remove_segments()
+        self.trim(&partitions)
     }
 
     /// Removes every row of a deleted partition.
@@ -275,7 +309,7 @@ impl Cleaner {
         if starts.is_empty() {
             return Ok(());
         }
-        self.submit(|reply| Work::RaiseLogStarts { starts, reply })
+        self.submit(0, |reply| Work::RaiseLogStarts { starts, reply })
     }
 
     /// The offset from which on a partition's records are kept.
@@ -290,10 +324,11 @@ impl Cleaner {
         let mut bytes = partition.size_bytes();
         // Whether what comes behind is to be looked at.
         let mut judge = |end: Offset, part_bytes: u64, appended_ms: u64| {
+            // Also what lies below the log start is counted until it is trimmed.
+            bytes = bytes.saturating_sub(part_bytes);
             if end <= kept_from {
                 return true;
             }
-            bytes = bytes.saturating_sub(part_bytes);
             let too_much = retention.bytes.is_some_and(|max| bytes >= max);
             // Appended before the machine knew the time: no younger than what follows.
             let unknown = expired_before.is_some() && appended_ms < CLOCK_SET_MS;
@@ -359,56 +394,72 @@ impl Cleaner {
             let Some(last) = blocks.iter().rposition(empties) else {
                 continue;
             };
-            let mut end = Offset::ZERO;
-            for block in blocks.iter().take(last + 1) {
-                self.carry_block(partition, block)?;
-                end = block.info.end;
+            let Some((trimmed, end)) = blocks
+                .get(..=last)
+                .and_then(|trimmed| Some((trimmed, trimmed.last()?.info.end)))
+            else {
+                continue;
+            };
+            let freed: u64 = trimmed
+                .iter()
+                .filter(|block| empties(block))
+                .filter_map(|block| self.parts.reader.segments.get(block.segment))
+                .filter_map(|segment| segment.file().size().ok())
+                .sum();
+            // By what the index says, not by what the segments hold: those may be damaged.
+            let mut live: Vec<(Vec<u8>, usize)> = Vec::new();
+            for row in index.metadata(partition) {
+                let row = row?;
+                if row.offset < end {
+                    let row_bytes = row.key.len() + row.value.len();
+                    live.push((row.key, row_bytes));
+                }
             }
+            let live_bytes: usize = live.iter().map(|(_, bytes)| bytes).sum();
+            if live_bytes as u64 * 2 > freed {
+                // More would be written than given back.
+                continue;
+            }
+            self.carry_keys(partition, live)?;
             // Oldest first, without gaps, and remembered: a record that deletes a key is dropped here,
             // and an older one that sets it may lie in a segment that is kept for other records.
             if let Some(partition) = self.parts.internal.get(partition).cloned() {
                 let starts = vec![(partition.clone(), end)];
-                self.submit(|reply| Work::RaiseLogStarts { starts, reply })?;
+                self.submit(0, |reply| Work::RaiseLogStarts { starts, reply })?;
                 self.trim(&[partition])?;
             }
         }
         Ok(())
     }
 
-    /// Writes again what a block holds the newest value of.
-    fn carry_block(&self, partition: PartitionId, block: &BlockRef) -> Result<(), Failure> {
-        let reader = &self.parts.reader;
-        let Some(segment) = reader.segments.get(block.segment) else {
-            return Ok(());
-        };
-        let mut keys: HashSet<Vec<u8>> = HashSet::new();
-        for entry in reader.block(block, &segment)?.iter() {
-            let mut bytes = vec![0; entry.bytes as usize];
-            segment
-                .read(entry.position, &mut bytes)
-                .map_err(FetchError::from)?;
-            let bytes = Bytes::from(bytes);
-            let records = BatchHeader::parse(&bytes)
-                .and_then(|header| batch::records(&header, &bytes))
-                .map_err(FetchError::Storage)?;
-            for stored in records {
-                let key = stored.record.key.unwrap_or_default().to_vec();
-                let newest = reader.index.metadata_value(partition, &key)?;
-                if newest.is_some_and(|(offset, _)| offset == stored.offset) {
-                    keys.insert(key);
-                }
+    /// Writes keys again with the values they have.
+    fn carry_keys(
+        &self,
+        partition: PartitionId,
+        mut live: Vec<(Vec<u8>, usize)>,
+    ) -> Result<(), Failure> {
+        let mut tries = 0;
+        while !live.is_empty() {
+            let (mut keys, mut bytes) = (Vec::new(), 0);
+            while let Some((key, key_bytes)) =
+                live.pop_if(|(_, more)| bytes == 0 || bytes + *more <= CARRY_BYTES_MAX)
+            {
+                bytes += key_bytes;
+                keys.push(key);
             }
-        }
-        let mut keys: Vec<Vec<u8>> = keys.into_iter().collect();
-        while !keys.is_empty() {
-            let some = keys.split_off(keys.len().saturating_sub(CARRY_KEYS_MAX));
             // When the answer comes, the groups that were changing keys have ended, too.
-            let changing = self.submit(|reply| Work::Carry {
+            let changing = self.submit(bytes, |reply| Work::Carry {
                 partition,
-                keys: some,
+                keys,
                 reply,
             })?;
-            keys.extend(changing);
+            if !changing.is_empty() {
+                tries += 1;
+                if tries > CARRY_TRIES {
+                    return Err(Failure::Busy);
+                }
+            }
+            live.extend(changing.into_iter().map(|key| (key, 0)));
         }
         Ok(())
     }
@@ -429,14 +480,18 @@ impl Cleaner {
             };
             // One after the other, oldest first: a file that came back after a crash must not bring a
             // value whose deletion went with a later file.
-            removed
-                .and_then(|()| self.parts.disk.sync_dir())
-                .map_err(Failure::Remove)?;
+            removed.map_err(Failure::Remove)?;
+            if let Err(error) = self.parts.disk.sync_dir() {
+                // Final, as every failed fsync is.
+                self.parts
+                    .state
+                    .fail(format!("fsync of the directory: {error}"));
+                return Err(Failure::Remove(error));
+            }
             self.usage.remove(&id);
             self.parts.space.removed.fetch_add(1, Ordering::Relaxed);
             tracing::info!(segment = %id, "removed: nothing in it is kept");
         }
-        self.publish();
         Ok(())
     }
 
@@ -456,6 +511,7 @@ impl Cleaner {
     /// Hands work to the writer thread and waits until it is durable.
     fn submit<T>(
         &self,
+        bytes: usize,
         work: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> Work,
     ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
@@ -464,7 +520,7 @@ impl Cleaner {
             // It makes room, so it does not wait for any.
             bytes: 0,
         };
-        if self.parts.submitter.submit(submission, 0).is_err() {
+        if self.parts.submitter.submit(submission, bytes).is_err() {
             return Err(AppendError::Closed.into());
         }
         Ok(answer.blocking_recv().unwrap_or(Err(AppendError::Closed))?)

@@ -223,13 +223,22 @@ impl Reader {
         &self,
         partition: &Partition,
     ) -> Result<Option<(Offset, i64)>, FetchError> {
+        let start = partition.log_start_offset();
         let mut largest: Option<i64> = None;
         let hot = hot_copies(partition);
         for block in self.index.blocks_of(partition.id()) {
-            largest = largest.max(Some(block?.info.max_timestamp_ms));
+            let block = block?;
+            if block.info.first >= start {
+                largest = largest.max(Some(block.info.max_timestamp_ms));
+            } else if block.info.end > start
+                && let Some(segment) = self.segment(&block)
+            {
+                let batches = self.block(&block, &segment)?;
+                largest = largest.max(max_timestamp_from(start, &segment, &batches)?);
+            }
         }
-        for (_, batches) in hot {
-            largest = largest.max(batches.iter().map(|b| b.max_timestamp_ms).max());
+        for (segment, batches) in hot {
+            largest = largest.max(max_timestamp_from(start, &segment, &batches)?);
         }
         match largest {
             Some(timestamp_ms) => self.offset_for_time(partition, timestamp_ms),
@@ -319,6 +328,33 @@ fn hot_copies(partition: &Partition) -> Vec<(Arc<Segment>, Vec<BatchEntry>)> {
         .iter()
         .map(|hot| (hot.segment.clone(), hot.part.batches.clone()))
         .collect()
+}
+
+/// The largest timestamp of the records from an offset on. Only a batch that begins before it has to
+/// be decoded.
+fn max_timestamp_from(
+    start: Offset,
+    segment: &Segment,
+    batches: &[BatchEntry],
+) -> Result<Option<i64>, FetchError> {
+    let mut largest = None;
+    for entry in batches.iter().filter(|entry| entry.end() > start) {
+        if entry.base >= start {
+            largest = largest.max(Some(entry.max_timestamp_ms));
+            continue;
+        }
+        let mut bytes = vec![0; entry.bytes as usize];
+        segment.read(entry.position, &mut bytes)?;
+        let bytes = Bytes::from(bytes);
+        let header = BatchHeader::parse(&bytes).map_err(FetchError::Storage)?;
+        let of_records = batch::records(&header, &bytes).map(|records| {
+            let kept = records.iter().filter(|record| record.offset >= start);
+            kept.map(|record| record.record.timestamp_ms).max()
+        });
+        // Its records cannot be told apart, so the batch as a whole is the answer.
+        largest = largest.max(of_records.unwrap_or(Some(entry.max_timestamp_ms)));
+    }
+    Ok(largest)
 }
 
 /// The first record at or after a time among the batches of one segment.

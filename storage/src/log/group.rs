@@ -31,6 +31,10 @@ pub struct Group {
     pub new_names: Vec<String>,
     /// Topics it deletes.
     pub deleting: Vec<TopicId>,
+    /// Log starts as they were before.
+    pub log_starts: Vec<(Arc<Partition>, Offset)>,
+    /// Up to where producer ids were reserved, if it reserves more.
+    pub reserved_before: Option<i64>,
     pub records: u64,
     /// Bytes that its submissions hold of the room.
     pub admitted: usize,
@@ -151,6 +155,9 @@ impl Group {
         for undo in self.undo.drain(..).rev() {
             let mut writer = undo.partition.writer();
             writer.producers.restore(undo.producer_id, undo.before);
+        }
+        for (partition, before) in self.log_starts.drain(..).rev() {
+            partition.writer().log_start = before;
         }
         for slot in self.slots.drain(..) {
             slot.partition.writer().next = slot.first;

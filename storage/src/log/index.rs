@@ -11,6 +11,7 @@
 //! | `M` internal partition, record key | offset and newest value of that key |
 //! | `P` partition, producer id | the producer's last batches |
 //! | `V` | version of this table |
+//! | `X` | there once was damage: what seems to be of no topic may be of one whose record is lost |
 //!
 //! Only the rows of batches that retention or deletion took away are removed one by one; if such a
 //! removal is lost in a crash, the log start still hides them, and they are removed again.
@@ -32,6 +33,7 @@ const CHECKPOINT: &[u8] = b"C";
 const METADATA: u8 = b'M';
 const PRODUCER: u8 = b'P';
 const VERSION_KEY: &[u8] = b"V";
+const DAMAGED: &[u8] = b"X";
 const VERSION: u8 = 2;
 
 /// fjall's own cache of index blocks.
@@ -253,6 +255,26 @@ impl Index {
     /// Forgets a key. Not durable by itself.
     pub fn remove_metadata(&self, partition: PartitionId, key: &[u8]) -> fjall::Result<()> {
         self.keyspace.remove(metadata_key(partition, key))
+    }
+
+    /// Remembers that acknowledged bytes could not be read.
+    pub fn remember_damage(&self) -> fjall::Result<()> {
+        self.keyspace.insert(DAMAGED, [])
+    }
+
+    pub fn was_damaged(&self) -> fjall::Result<bool> {
+        self.keyspace.contains_key(DAMAGED)
+    }
+
+    /// Where the block that begins at `first` lies.
+    pub fn segment_of(
+        &self,
+        partition: PartitionId,
+        first: Offset,
+    ) -> fjall::Result<Option<SegmentId>> {
+        let key = block_key(partition, first);
+        let row = self.keyspace.get(&key)?;
+        Ok(row.and_then(|value| decode_block_row(&key, &value).map(|block| block.segment)))
     }
 
     /// Forgets a block. Not durable by itself.

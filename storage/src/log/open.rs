@@ -60,6 +60,11 @@ pub fn open(options: &LogOptions) -> Result<Opened, OpenError> {
     catch_up
         .run(&recovered.segments)
         .map_err(|error| error.in_dir(&index_dir))?;
+    if !damage.is_empty() {
+        index
+            .remember_damage()
+            .map_err(|error| OpenError::Index(error, index_dir.clone()))?;
+    }
     let segments = Segments::default();
     recovered
         .segments

@@ -76,6 +76,8 @@ pub struct WriterState {
     /// The next offset to give; ahead of the high watermark only while a group is being written.
     pub next: Offset,
     pub producers: Producers,
+    /// Ahead of the durable log start while a group that raises it is being written.
+    pub log_start: Offset,
     /// Place in the group being closed.
     pub slot: Option<usize>,
     /// Size of the batch that was coalesced last: the next one will be about as large.

@@ -105,7 +105,7 @@ fn seal(
     let _ = cleaner.send(Event::Sealed {
         segment: segment.id(),
         parts: parts
-            .map(|info| (info.partition, info.batch_bytes))
+            .map(|info| (info.partition, info.first, info.batch_bytes))
             .collect(),
     });
     Ok(true)

@@ -261,6 +261,8 @@ impl Sequencer {
                 let id = ProducerId(self.node.next_producer);
                 self.node.next_producer += 1;
                 if self.node.next_producer > self.producers_reserved {
+                    let before = self.producers_reserved;
+                    self.group.reserved_before.get_or_insert(before);
                     self.producers_reserved = id.0 + PRODUCER_ID_BLOCK;
                     self.place_node();
                 }
@@ -464,10 +466,17 @@ impl Sequencer {
     fn raise_log_starts(&mut self, starts: &[(Arc<Partition>, Offset)]) -> Result<(), AppendError> {
         let mut pairs = Vec::with_capacity(starts.len());
         for (partition, offset) in starts {
-            if !partition.is_deleted() && *offset > partition.log_start_offset() {
-                let value = values::encode(offset).map_err(AppendError::Invalid)?;
-                pairs.push((Key::LogStart(partition.id()).encode(), Some(value)));
+            let mut writer = partition.writer();
+            let log_start = writer.log_start.max(partition.log_start_offset());
+            if partition.is_deleted() || *offset <= log_start {
+                continue;
             }
+            let value = values::encode(offset).map_err(AppendError::Invalid)?;
+            pairs.push((Key::LogStart(partition.id()).encode(), Some(value)));
+            self.group
+                .log_starts
+                .push((partition.clone(), writer.log_start));
+            writer.log_start = *offset;
         }
         if !pairs.is_empty() {
             self.place_pairs(super::state::METADATA, pairs);
@@ -606,7 +615,9 @@ impl WalSequencer for Sequencer {
     fn failed(&mut self, mut group: Group, error: &WalError) {
         group.roll_back();
         // A block of ids whose record was lost with the group is reserved again before it is used.
-        self.producers_reserved = self.state.read().node.map_or(0, |node| node.next_producer);
+        if let Some(before) = group.reserved_before {
+            self.producers_reserved = before;
+        }
         if matches!(error, WalError::Poisoned { .. }) {
             self.state.fail(error.to_string());
         }
