@@ -16,6 +16,7 @@ mod clients;
 mod config;
 mod consume;
 mod demo;
+mod doctor;
 mod error;
 mod lifecycle;
 mod logging;
@@ -65,6 +66,8 @@ enum Command {
     Clients(clients::ClientsArgs),
     /// Check and show the configuration.
     Config(config::ConfigArgs),
+    /// Look through the data of a stopped node: every checksum, and whether all parts agree.
+    Doctor(doctor::DoctorArgs),
     /// Print version, commit and target.
     Version,
     /// Print the completions of a shell.
@@ -176,6 +179,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Consume(arguments) => consume::run(&arguments),
         Command::Clients(arguments) => clients::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Version => output::line(format_args!("holdfast {VERSION}")),
         Command::Completions { shell } => {
             let mut script = Vec::new();

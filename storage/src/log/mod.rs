@@ -6,8 +6,9 @@
 //!
 //! Modules: [`batch`] and [`compression`] know Kafka's record batch; `sequencer` is the commit
 //! point on the wal's writer thread; `sealer` moves full segments to the `index`; `fetch` reads;
-//! `cleaner` is retention and gives space back; `open` recovers; `state` and `values` are topics, settings and group offsets, kept as records of
-//! internal partitions; `footer` is the on-disk format of a sealed segment's footer.
+//! `cleaner` is retention and gives space back; `open` recovers; [`doctor`] looks a stopped log
+//! through; `state` and `values` are topics, settings and group offsets, kept as records of internal
+//! partitions; `footer` is the on-disk format of a sealed segment's footer.
 //!
 //! Data directory: `segments/` (the truth), `index/` (a cache of it that may be deleted), `LOCK`.
 //!
@@ -16,6 +17,7 @@
 pub mod batch;
 mod cleaner;
 pub mod compression;
+pub mod doctor;
 mod error;
 mod fetch;
 mod footer;

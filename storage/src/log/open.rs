@@ -104,7 +104,7 @@ fn wal_options(options: &LogOptions) -> WalOptions {
     }
 }
 
-fn lock(data_dir: &Path) -> Result<File, OpenError> {
+pub fn lock(data_dir: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::Directory {
         path: data_dir.to_path_buf(),
         source,
