@@ -183,7 +183,6 @@ impl<S: Sequencer> Worker<S> {
     fn commit(&mut self) {
         let load = self.taken.up_to(self.group_target(Load::default()));
         self.crowd = self.crowd.minus(load);
-        self.group.clear();
         let submissions = self.taken.remove(load);
         let closed = self.sequencer.close_group(submissions, &mut self.group);
         if self.group.is_empty() {
@@ -204,6 +203,8 @@ impl<S: Sequencer> Worker<S> {
             return self.give_up(Some(closed), error);
         }
         let written = self.writer.write(&self.group);
+        // What callers handed in is not held on to while nothing comes.
+        self.group.clear();
         for retired in self.writer.take_retired() {
             self.sequencer.retired(retired, Some(&closed));
         }
