@@ -6,6 +6,8 @@
     clippy::indexing_slicing
 )]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -16,8 +18,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_storage::log::{
     AppendError, Clock, CommittedOffset, DeleteRecordsError, DeleteTopicError, FetchError, Log,
-    LogOptions, NewTopic, Offset, OffsetCommit, Partition, Record, Retention, TopicId,
+    LogOptions, NewTopic, OffsetCommit, Partition, Record, Retention, TopicId,
 };
+
+use common::{offset, read_all};
 use holdfast_wal::disk::sim::Random;
 
 const FOREVER: Retention = Retention {
@@ -69,10 +73,6 @@ fn record(value: impl Into<Bytes>) -> Record {
     }
 }
 
-fn offset(value: i64) -> Offset {
-    Offset::new(value).unwrap()
-}
-
 async fn append(log: &Log, partition: &Arc<Partition>, value: impl Into<Bytes>) -> i64 {
     let appending = log.append(partition, &[record(value)]).await.unwrap();
     appending.await.unwrap().base_offset.value()
@@ -81,22 +81,6 @@ async fn append(log: &Log, partition: &Arc<Partition>, value: impl Into<Bytes>) 
 /// One kilobyte that says which one it is.
 fn kilobyte(n: usize) -> Bytes {
     Bytes::from(format!("{n:01024}"))
-}
-
-fn read_all(log: &Log, partition: &Partition) -> Vec<(i64, Bytes)> {
-    let mut out = Vec::new();
-    let mut next = partition.log_start_offset();
-    while next < partition.high_watermark() {
-        let records = log.read(partition, next, 64 << 10).unwrap();
-        next = records
-            .last()
-            .expect("records below the high watermark")
-            .offset
-            .plus(1);
-        let pairs = records.into_iter();
-        out.extend(pairs.map(|r| (r.offset.value(), r.record.value.unwrap())));
-    }
-    out
 }
 
 fn segment_files(dir: &Path) -> Vec<String> {

@@ -6,6 +6,8 @@
     clippy::indexing_slicing
 )]
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use holdfast_storage::log::{
     AppendError, CommittedOffset, CreateTopicError, FetchError, Header, Log, LogOptions, LogState,
     NewTopic, Offset, OffsetCommit, OpenError, Partition, Record, batch,
 };
+
+use common::{offset, read_all};
 
 const SMALL_SEGMENTS: u32 = 256 << 10;
 
@@ -40,29 +44,6 @@ fn record(key: &str, value: impl Into<Bytes>) -> Record {
         value: Some(value.into()),
         headers: Vec::new(),
     }
-}
-
-fn offset(value: i64) -> Offset {
-    Offset::new(value).unwrap()
-}
-
-fn read_all(log: &Log, partition: &Partition) -> Vec<(i64, Bytes)> {
-    let mut out = Vec::new();
-    let mut next = partition.log_start_offset();
-    while next < partition.high_watermark() {
-        let records = log.read(partition, next, 64 << 10).unwrap();
-        next = records
-            .last()
-            .expect("records below the high watermark")
-            .offset
-            .plus(1);
-        out.extend(
-            records
-                .into_iter()
-                .map(|r| (r.offset.value(), r.record.value.unwrap())),
-        );
-    }
-    out
 }
 
 /// A batch as an idempotent producer would send it.

@@ -325,14 +325,20 @@ fn one_flipped_bit_costs_only_what_it_hit_and_is_reported() {
     }
 }
 
-#[test]
-fn a_segment_of_a_newer_format_is_refused_with_a_sentence() {
+/// A new log, and a group of one entry to be written to it.
+fn one_entry() -> (SimDisk, Arc<dyn Disk>, Writer, Group) {
     let sim = SimDisk::new(1);
     let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-    let mut writer = recover(&disk, options(1)).unwrap().writer;
+    let writer = recover(&disk, options(1)).unwrap().writer;
     let mut group = Group::default();
     group.begin_entry(1);
     group.push(Bytes::from_static(b"x"));
+    (sim, disk, writer, group)
+}
+
+#[test]
+fn a_segment_of_a_newer_format_is_refused_with_a_sentence() {
+    let (sim, disk, mut writer, group) = one_entry();
     let placed = writer.write(&group).unwrap();
     writer.sync().unwrap();
     // Version 1 becomes version 3.
@@ -346,12 +352,7 @@ fn a_segment_of_a_newer_format_is_refused_with_a_sentence() {
 
 #[test]
 fn on_a_full_disk_a_segment_that_has_room_is_written_on_though_a_new_one_was_asked_for() {
-    let sim = SimDisk::new(1);
-    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-    let mut writer = recover(&disk, options(1)).unwrap().writer;
-    let mut group = Group::default();
-    group.begin_entry(1);
-    group.push(Bytes::from_static(b"x"));
+    let (sim, _disk, mut writer, group) = one_entry();
     let first = writer.write(&group).unwrap();
     writer.sync().unwrap();
     sim.set_faults(Faults {
