@@ -8,7 +8,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +21,6 @@ use holdfast_storage::log::{
 };
 
 use common::{offset, read_all};
-use holdfast_wal::disk::sim::Random;
 
 const FOREVER: Retention = Retention {
     ms: None,
@@ -75,6 +73,18 @@ fn record(value: impl Into<Bytes>) -> Record {
 
 async fn append(log: &Log, partition: &Arc<Partition>, value: impl Into<Bytes>) -> i64 {
     let appending = log.append(partition, &[record(value)]).await.unwrap();
+    appending.await.unwrap().base_offset.value()
+}
+
+/// `None` deletes.
+async fn keyed(log: &Log, partition: &Arc<Partition>, key: &str, value: Option<&str>) -> i64 {
+    let own = |text: &str| Bytes::from(text.to_owned());
+    let record = Record {
+        key: Some(own(key)),
+        value: value.map(own),
+        ..Record::default()
+    };
+    let appending = log.append(partition, &[record]).await.unwrap();
     appending.await.unwrap().base_offset.value()
 }
 
@@ -299,7 +309,7 @@ async fn a_compacted_topic_is_not_emptied_by_time() {
     let configs = [("cleanup.policy", "compact")];
     let kept = log.create_topic(topic("kept", 1, &configs)).await.unwrap();
     let plain = log.create_topic(topic("plain", 1, &[])).await.unwrap();
-    append(&log, kept.partition(0).unwrap(), "a").await;
+    keyed(&log, kept.partition(0).unwrap(), "k", Some("a")).await;
     append(&log, plain.partition(0).unwrap(), "a").await;
     hands.forward(8 * 24 * HOUR_MS);
     log.clean();
@@ -435,165 +445,194 @@ async fn commit(log: &Log, group: &str, topic: TopicId, value: i64) {
     log.commit_offsets(group, vec![commit]).await.unwrap();
 }
 
-/// What a log must hold.
-#[derive(Default)]
-struct Model {
-    topics: BTreeMap<String, ModelTopic>,
-    settings: BTreeMap<String, Bytes>,
-    /// By group and topic.
-    commits: BTreeMap<(String, String), i64>,
-}
-
-struct ModelTopic {
-    id: TopicId,
-    partitions: Vec<ModelPartition>,
-}
-
-#[derive(Default)]
-struct ModelPartition {
-    start: i64,
-    values: Vec<Bytes>,
-}
-
-impl Model {
-    fn check(&self, log: &Log, seed: u64, step: u64) {
-        let at = format!("seed {seed} step {step}");
-        let names: Vec<String> = log.topics().iter().map(|t| t.name().to_owned()).collect();
-        let wanted: Vec<String> = self.topics.keys().cloned().collect();
-        assert_eq!(names, wanted, "{at}");
-        for (name, model) in &self.topics {
-            let topic = log.topic(name).unwrap();
-            assert_eq!(topic.id(), model.id, "{at}");
-            for (partition, model) in topic.partitions().iter().zip(&model.partitions) {
-                assert_eq!(partition.log_start_offset().value(), model.start, "{at}");
-                assert_eq!(
-                    partition.high_watermark().value(),
-                    model.values.len() as i64,
-                    "{at}"
-                );
-                let found = read_all(log, partition);
-                let values = model.values.iter().enumerate();
-                let wanted: Vec<(i64, Bytes)> = values
-                    .map(|(n, value)| (n as i64, value.clone()))
-                    .skip(model.start as usize)
-                    .collect();
-                assert!(found == wanted, "{at}: records of {name}");
-            }
-        }
-        let settings: BTreeMap<String, Bytes> = log.settings("room").into_iter().collect();
-        assert_eq!(settings, self.settings, "{at}");
-        for ((group, topic), value) in &self.commits {
-            let id = self.topics[topic].id;
-            let found = log.committed_offset(group, id, 0);
-            assert_eq!(found.map(|c| c.offset.value()), Some(*value), "{at}");
-        }
+/// Key, offset and value of every record that can be read.
+fn read_keyed(log: &Log, partition: &Partition) -> Vec<(String, i64, Option<Bytes>)> {
+    let mut out = Vec::new();
+    let mut next = partition.log_start_offset();
+    while next < partition.high_watermark() {
+        let records = log.read(partition, next, 64 << 10).unwrap();
+        let Some(last) = records.last() else { break };
+        next = last.offset.plus(1);
+        out.extend(records.into_iter().map(|stored| {
+            let key = String::from_utf8(stored.record.key.unwrap().to_vec()).unwrap();
+            (key, stored.offset.value(), stored.record.value)
+        }));
     }
+    out
 }
 
-/// Random histories: topics made, filled, trimmed and deleted; settings and group offsets written all
-/// along; rounds of the cleaner at any moment; restarts, with the index or without. `HOLDFAST_SEED=n`
-/// plays one alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_and_nothing_comes_back() {
-    let seeds: Vec<u64> = match std::env::var("HOLDFAST_SEED") {
-        Ok(seed) => vec![seed.parse().expect("HOLDFAST_SEED is a number")],
-        Err(_) => (0..40).collect(),
-    };
-    for seed in seeds {
-        play(seed).await;
-    }
-}
-
-async fn play(seed: u64) {
-    let mut random = Random::new(seed);
+async fn compaction_keeps_the_newest_of_every_key_and_gives_the_rest_back() {
     let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
-    let mut model = Model::default();
-    let mut log = Log::open(options(dir.path(), &hands)).unwrap();
-    for step in 0..120 {
-        let name = format!("topic-{}", random.below(3));
-        match random.below(100) {
-            0..=9 if !model.topics.contains_key(&name) => {
-                let partitions = 1 + random.below(3) as u32;
-                let made = log
-                    .create_topic(topic(&name, partitions, &[]))
-                    .await
-                    .unwrap();
-                let partitions = (0..partitions).map(|_| ModelPartition::default()).collect();
-                let id = made.id();
-                model.topics.insert(name, ModelTopic { id, partitions });
-            }
-            10..=14 => {
-                if let Some(gone) = model.topics.remove(&name) {
-                    log.delete_topic(gone.id).await.unwrap();
-                    model.commits.retain(|(_, topic), _| *topic != name);
-                }
-            }
-            15..=24 => {
-                if let Some(known) = model.topics.get_mut(&name) {
-                    let which = random.below(known.partitions.len() as u64) as usize;
-                    let partition = &mut known.partitions[which];
-                    let upto = random.below(partition.values.len() as u64 + 1) as i64;
-                    let topic = log.topic(&name).unwrap();
-                    let start = log
-                        .delete_records(&topic.partitions()[which], Some(offset(upto)))
-                        .await
-                        .unwrap();
-                    partition.start = partition.start.max(upto);
-                    assert_eq!(start.value(), partition.start, "seed {seed} step {step}");
-                }
-            }
-            25..=39 => {
-                let key = format!("key-{}", random.below(20));
-                let value = random
-                    .chance(700)
-                    .then(|| Bytes::from(format!("{}", random.next_u64())));
-                log.put_setting("room", &key, value.clone()).await.unwrap();
-                match value {
-                    Some(value) => model.settings.insert(key, value),
-                    None => model.settings.remove(&key),
-                };
-            }
-            40..=54 => {
-                if let Some(known) = model.topics.get(&name) {
-                    let group = format!("group-{}", random.below(4));
-                    let value = random.below(1000) as i64;
-                    commit(&log, &group, known.id, value).await;
-                    model.commits.insert((group, name), value);
-                }
-            }
-            55..=64 => log.clean(),
-            65..=69 => {
-                log.close();
-                drop(log);
-                if random.chance(300) {
-                    fs::remove_dir_all(dir.path().join("index")).unwrap();
-                }
-                log = Log::open(options(dir.path(), &hands)).unwrap();
-                assert!(log.damage().is_empty(), "seed {seed} step {step}");
-                model.check(&log, seed, step);
-            }
-            _ => {
-                if let Some(known) = model.topics.get_mut(&name) {
-                    let topic = log.topic(&name).unwrap();
-                    let which = random.below(known.partitions.len() as u64) as usize;
-                    let partition = &topic.partitions()[which];
-                    for _ in 0..random.below(40) {
-                        let value = Bytes::from(vec![
-                            random.next_u64() as u8;
-                            1 + random.below(2000) as usize
-                        ]);
-                        let at = append(&log, partition, value.clone()).await;
-                        let values = &mut known.partitions[which].values;
-                        assert_eq!(at, values.len() as i64, "seed {seed} step {step}");
-                        values.push(value);
-                    }
-                }
-            }
-        }
-        if random.chance(100) {
-            model.check(&log, seed, step);
-        }
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    let configs = [
+        ("cleanup.policy", "compact"),
+        ("delete.retention.ms", "3600000"),
+    ];
+    let state = log.create_topic(topic("state", 1, &configs)).await.unwrap();
+    let partition = state.partition(0).unwrap();
+    let kilobyte = "x".repeat(1000);
+    for n in 0..1000 {
+        keyed(&log, partition, &format!("key-{}", n % 10), Some(&kilobyte)).await;
+    }
+    keyed(&log, partition, "key-3", None).await;
+    // What is in the head is not compacted: it is filled up.
+    for n in 0..100 {
+        keyed(&log, partition, &format!("other-{n}"), Some(&kilobyte)).await;
     }
     log.clean();
-    model.check(&log, seed, u64::MAX);
+    let kept = read_keyed(&log, partition);
+    let of = |key: &str| kept.iter().filter(|(k, ..)| k == key).count();
+    for n in 0..10 {
+        assert_eq!(of(&format!("key-{n}")), 1, "key-{n}");
+    }
+    let newest: Vec<i64> = kept.iter().take(10).map(|(_, offset, _)| *offset).collect();
+    assert_eq!(newest, [990, 991, 992, 994, 995, 996, 997, 998, 999, 1000]);
+    assert_eq!(kept.len(), 110);
+    assert_eq!(partition.high_watermark(), offset(1101));
+    assert_eq!(partition.log_start_offset(), offset(0));
+    assert!(partition.size_bytes() < 150 << 10);
+    let stats = log.stats();
+    assert_eq!(stats.compacted_records, 991);
+    let on_disk: u64 = segment_files(dir.path())
+        .iter()
+        .map(|name| {
+            fs::metadata(dir.path().join("segments").join(name))
+                .unwrap()
+                .len()
+        })
+        .sum();
+    assert!(on_disk < 300 << 10, "{on_disk} bytes are left");
+
+    // The tombstone stays for an hour, and what it deleted never comes back.
+    hands.forward(HOUR_MS + 1);
+    for n in 0..200 {
+        keyed(
+            &log,
+            partition,
+            &format!("other-{}", n % 100),
+            Some(&kilobyte),
+        )
+        .await;
+    }
+    log.clean();
+    let kept = read_keyed(&log, partition);
+    assert!(!kept.iter().any(|(key, ..)| key == "key-3"));
+    drop((log, state));
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    let partition = log.topic("state").unwrap().partition(0).unwrap().clone();
+    assert_eq!(read_keyed(&log, &partition), kept);
+    assert_eq!(keyed(&log, &partition, "key-1", Some("new")).await, 1301);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn min_compaction_lag_ms_leaves_the_young_alone() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    let configs = [
+        ("cleanup.policy", "compact"),
+        ("min.compaction.lag.ms", "3600000"),
+    ];
+    let state = log.create_topic(topic("state", 1, &configs)).await.unwrap();
+    let partition = state.partition(0).unwrap();
+    let kilobyte = "x".repeat(1000);
+    for _ in 0..200 {
+        keyed(&log, partition, "key", Some(&kilobyte)).await;
+    }
+    log.clean();
+    assert_eq!(read_keyed(&log, partition).len(), 200);
+    hands.forward(HOUR_MS + 1);
+    log.clean();
+    let left = read_keyed(&log, partition).len();
+    assert!(left < 40, "{left} records are left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compacted_topic_refuses_records_without_a_key() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    let configs = [("cleanup.policy", "compact")];
+    let state = log.create_topic(topic("state", 1, &configs)).await.unwrap();
+    let refused = log
+        .append(state.partition(0).unwrap(), &[record("x")])
+        .await;
+    assert!(matches!(refused, Err(AppendError::Invalid(_))));
+}
+
+/// What is kept for ever lies between what was deleted: it is copied together, and the space of the
+/// rest comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_that_are_live_in_part_are_emptied() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    let kept = log.create_topic(topic("kept", 2, &[])).await.unwrap();
+    let gone = log.create_topic(topic("gone", 1, &[])).await.unwrap();
+    for n in 0..600 {
+        append(&log, kept.partition(n % 2).unwrap(), kilobyte(n as usize)).await;
+        for _ in 0..3 {
+            append(&log, gone.partition(0).unwrap(), kilobyte(n as usize)).await;
+        }
+    }
+    log.delete_topic(gone.id()).await.unwrap();
+    let before = segment_files(dir.path()).len();
+    log.clean();
+    let after = segment_files(dir.path());
+    // A quarter is kept, and a segment's end may stay free.
+    assert!(after.len() * 5 < before * 2, "{after:?} of {before}");
+    assert!(after.iter().any(|name| name.ends_with(".cold")));
+    let stats = log.stats();
+    assert!(stats.live_bytes * 10 > stats.sealed_bytes * 8, "{stats:?}");
+    let check = |log: &Log| {
+        for which in 0..2 {
+            let topic = log.topic("kept").unwrap();
+            let found = read_all(log, topic.partition(which).unwrap());
+            let wanted: Vec<(i64, Bytes)> = (0..300)
+                .map(|n| (n, kilobyte(n as usize * 2 + which as usize)))
+                .collect();
+            assert!(found == wanted, "partition {which}");
+        }
+    };
+    check(&log);
+    drop((log, kept, gone));
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    check(&log);
+    drop(log);
+    let report = holdfast_storage::log::doctor::check(dir.path()).unwrap();
+    assert!(
+        report.damage.is_empty() && report.disagreements.is_empty(),
+        "{report:?}"
+    );
+    assert_eq!(report.live_bytes.map(|live| live > 600 << 10), Some(true));
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    check(&log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_append_time_is_the_nodes() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    let configs = [("message.timestamp.type", "LogAppendTime")];
+    let topic = log.create_topic(topic("t", 1, &configs)).await.unwrap();
+    let partition = topic.partition(0).unwrap();
+    let small = log
+        .append(partition, &[record("x")])
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    assert_eq!(small.append_time_ms, Some(1_700_000_000_000));
+    hands.forward(5);
+    let many: Vec<Record> = (0..10).map(|n| record(kilobyte(n))).collect();
+    log.append(partition, &many).await.unwrap().await.unwrap();
+    let found = log.read(partition, offset(0), 1 << 20).unwrap();
+    let times: Vec<i64> = found
+        .iter()
+        .map(|stored| stored.record.timestamp_ms)
+        .collect();
+    assert_eq!(times[0], 1_700_000_000_000);
+    assert!(times[1..].iter().all(|time| *time == 1_700_000_000_005));
+    let found = log.offset_for_time(partition, 1_700_000_000_001).unwrap();
+    assert_eq!(found, Some((offset(1), 1_700_000_000_005)));
 }

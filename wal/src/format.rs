@@ -7,7 +7,7 @@
 //! segment header, 64 bytes at position 0
 //!    0  8  magic "HOLDFAST"
 //!    8  2  format version, 1
-//!   10  2  kind: 0 appended, 1 rewritten by recovery
+//!   10  2  kind: 0 appended, 1 rewritten by recovery, 2 relocated (only whole ones get their name)
 //!   12  4  boot epoch of the process that wrote the segment
 //!   16  8  segment id
 //!   24  8  id of the segment this one replaces, 0 for none
@@ -70,6 +70,8 @@ pub enum SegmentKind {
     Appended,
     /// Recovery copied the tail of another segment into it.
     Rewritten,
+    /// What was still wanted of other segments was copied into it.
+    Relocated,
 }
 
 /// The first 64 bytes of a segment.
@@ -109,6 +111,7 @@ impl SegmentHeader {
         let kind: u16 = match self.kind {
             SegmentKind::Appended => 0,
             SegmentKind::Rewritten => 1,
+            SegmentKind::Relocated => 2,
         };
         out.put(&kind.to_le_bytes());
         out.put(&self.boot_epoch.to_le_bytes());
@@ -141,6 +144,7 @@ impl SegmentHeader {
         let kind = match u16::from_le_bytes(read.array()) {
             0 => SegmentKind::Appended,
             1 => SegmentKind::Rewritten,
+            2 => SegmentKind::Relocated,
             _ => return HeaderState::Bad,
         };
         let boot_epoch = u32::from_le_bytes(read.array());

@@ -10,7 +10,8 @@
 //!
 //! Modules, bottom up: [`disk`] (the [`disk::Disk`] trait with a real and a simulated
 //! implementation), [`format`] (every byte on disk), [`segment`] (one file), [`writer`] (groups into
-//! the head segment), [`recovery`] (what a crash left behind), [`commit`] (the thread and its queue).
+//! the head segment), [`recovery`] (what a crash left behind), [`relocation`] (what is still wanted of
+//! old segments into a new one), [`commit`] (the thread and its queue).
 #![deny(missing_docs)]
 
 pub mod commit;
@@ -18,11 +19,13 @@ pub mod disk;
 pub mod error;
 pub mod format;
 pub mod recovery;
+pub mod relocation;
 pub mod segment;
 pub mod writer;
 
 pub use commit::{GroupCommit, Sequencer, Submitter};
 pub use error::WalError;
 pub use recovery::{Damage, Recovered, recover};
+pub use relocation::Relocation;
 pub use segment::{Position, Segment, SegmentId};
 pub use writer::{Group, Placed, WalOptions, Writer};

@@ -36,8 +36,11 @@ pub struct Damage {
 /// A log ready to be read and continued.
 #[derive(Debug)]
 pub struct Recovered {
-    /// Every segment, oldest first; all of it durable. Those without a trailer still need one.
+    /// Every segment that was appended to, oldest first; all of it durable. Those without a trailer
+    /// still need one.
     pub segments: Vec<Arc<Segment>>,
+    /// Every segment that relocation wrote, oldest first; each is whole and durable.
+    pub relocated: Vec<Arc<Segment>>,
     /// Rises at every start.
     pub boot_epoch: u32,
     /// Damage found in the tail; older segments are not read here.
@@ -48,8 +51,8 @@ pub struct Recovered {
     pub writer: Writer,
 }
 
-/// Suffix of a rewrite in progress.
-const REWRITE_SUFFIX: &str = ".rewrite";
+/// Suffix of a rewrite or relocation in progress.
+pub(crate) const REWRITE_SUFFIX: &str = ".rewrite";
 /// Suffix of a segment kept as evidence.
 const DAMAGED_SUFFIX: &str = ".damaged";
 
@@ -57,12 +60,14 @@ const DAMAGED_SUFFIX: &str = ".damaged";
 pub fn recover(disk: &Arc<dyn Disk>, options: WalOptions) -> Result<Recovered, WalError> {
     let Opened {
         mut segments,
+        relocated,
         mut damage,
         newest_id,
     } = open_segments(disk.as_ref())?;
     let mut torn_tail = false;
     let boot_epoch = segments
         .iter()
+        .chain(&relocated)
         .map(|s| s.header().boot_epoch)
         .max()
         .unwrap_or(0)
@@ -120,6 +125,7 @@ pub fn recover(disk: &Arc<dyn Disk>, options: WalOptions) -> Result<Recovered, W
     );
     Ok(Recovered {
         segments,
+        relocated,
         boot_epoch,
         damage,
         torn_tail,
@@ -151,6 +157,7 @@ fn last_sequence_of(segment: Option<&Segment>) -> Result<u64, WalError> {
 
 struct Opened {
     segments: Vec<Arc<Segment>>,
+    relocated: Vec<Arc<Segment>>,
     damage: Vec<Damage>,
     /// Ids up to this one were given, also to files that are no longer segments.
     newest_id: SegmentId,
@@ -170,9 +177,11 @@ fn open_segments(disk: &dyn Disk) -> Result<Opened, WalError> {
         remove(disk, name)?;
     }
     let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(ids.len());
+    let mut relocated = Vec::new();
     let mut headless = Vec::new();
     for id in ids {
         match Segment::open(disk, id)? {
+            Some(segment) if id.is_relocated() => relocated.push(Arc::new(segment)),
             Some(segment) => segments.push(Arc::new(segment)),
             None => headless.push(id),
         }
@@ -184,7 +193,9 @@ fn open_segments(disk: &dyn Disk) -> Result<Opened, WalError> {
             .strip_suffix(DAMAGED_SUFFIX)
             .and_then(SegmentId::from_file_name);
         if let Some(id) = kept {
-            newest_id = newest_id.max(id);
+            if !id.is_relocated() {
+                newest_id = newest_id.max(id);
+            }
             let file = disk
                 .open(name)
                 .map_err(|e| WalError::file("opening", name, e))?;
@@ -201,7 +212,9 @@ fn open_segments(disk: &dyn Disk) -> Result<Opened, WalError> {
     }
     let newest = segments.last().map(|s| s.id());
     for id in headless {
-        if newest.is_some_and(|newest| newest > id) || has_durable_group(disk, id)? {
+        // What relocation wrote got its name when it was durable.
+        let was_durable = id.is_relocated() || newest.is_some_and(|newest| newest > id);
+        if was_durable || has_durable_group(disk, id)? {
             let bytes = keep_as_damaged(disk, id)?;
             damage.push(Damage {
                 position: Position {
@@ -228,6 +241,7 @@ fn open_segments(disk: &dyn Disk) -> Result<Opened, WalError> {
     sync_dir(disk)?;
     Ok(Opened {
         segments,
+        relocated,
         damage,
         newest_id,
     })
@@ -237,7 +251,9 @@ fn ids_max(names: &[String]) -> SegmentId {
     let ids = names
         .iter()
         .filter_map(|name| SegmentId::from_file_name(name));
-    ids.max().unwrap_or(SegmentId(0))
+    ids.filter(|id| !id.is_relocated())
+        .max()
+        .unwrap_or(SegmentId(0))
 }
 
 /// Whether a file without a valid header ever held a durable group. Its checksums cannot be verified

@@ -10,11 +10,32 @@ use crate::format::{
     SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, Trailer, VERSION,
 };
 
-/// Number of a segment: rises over the life of the log, never reused, never 0.
+/// Number of a segment: rises over the life of the log, never reused, never 0. Segments that were
+/// written by relocation have numbers of their own, told from the others by the highest bit: they
+/// sort behind them, and behind the relocations before them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(pub u64);
 
+const RELOCATED_BIT: u64 = 1 << 63;
+const APPENDED_SUFFIX: &str = ".wal";
+const RELOCATED_SUFFIX: &str = ".cold";
+
 impl SegmentId {
+    /// The `number`th relocation.
+    pub fn relocated(number: u64) -> SegmentId {
+        SegmentId(number | RELOCATED_BIT)
+    }
+
+    /// Written by relocation, not by appending.
+    pub fn is_relocated(self) -> bool {
+        self.0 & RELOCATED_BIT != 0
+    }
+
+    /// Without what tells relocations from the others.
+    pub fn number(self) -> u64 {
+        self.0 & !RELOCATED_BIT
+    }
+
     /// The one after this.
     #[must_use]
     pub fn next(self) -> SegmentId {
@@ -23,20 +44,40 @@ impl SegmentId {
 
     /// Name of its file.
     pub fn file_name(self) -> String {
-        format!("{:016x}.wal", self.0)
+        let suffix = if self.is_relocated() {
+            RELOCATED_SUFFIX
+        } else {
+            APPENDED_SUFFIX
+        };
+        format!("{:016x}{suffix}", self.number())
     }
 
     /// `None` for a name that is not a segment's.
     pub fn from_file_name(name: &str) -> Option<SegmentId> {
-        let digits = name.strip_suffix(".wal")?;
-        let id = u64::from_str_radix(digits, 16).ok()?;
-        (digits.len() == 16 && id != 0).then_some(SegmentId(id))
+        let (digits, relocated) = match name.strip_suffix(RELOCATED_SUFFIX) {
+            Some(digits) => (digits, true),
+            None => (name.strip_suffix(APPENDED_SUFFIX)?, false),
+        };
+        let number = u64::from_str_radix(digits, 16).ok()?;
+        if digits.len() != 16 || number == 0 || number & RELOCATED_BIT != 0 {
+            return None;
+        }
+        Some(if relocated {
+            SegmentId::relocated(number)
+        } else {
+            SegmentId(number)
+        })
     }
 }
 
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        let suffix = if self.is_relocated() {
+            RELOCATED_SUFFIX
+        } else {
+            ""
+        };
+        write!(f, "{:016x}{suffix}", self.number())
     }
 }
 

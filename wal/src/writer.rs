@@ -584,6 +584,13 @@ impl Spares {
     }
 }
 
+/// Also where the writer is given up before it was closed: no thread touches the disk afterwards.
+impl Drop for Spares {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn preallocate(disk: &dyn Disk, id: SegmentId, capacity: u64) -> Preallocated {
     let name = id.file_name();
     let file = disk

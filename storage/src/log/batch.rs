@@ -30,8 +30,12 @@ pub const HEADERS_MAX: usize = 1 << 20;
 pub const RECORDS_MAX: u32 = 1 << 18;
 
 const CODEC_MASK: i16 = 0x07;
+/// All records have the batch's largest timestamp: when it was appended.
+pub const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
+/// The base timestamp is the time until which compaction keeps tombstones (KIP-534).
+pub const DELETE_HORIZON: i16 = 0x40;
 
 /// The fields of a batch header that the log looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +102,12 @@ impl BatchHeader {
         base.plus(self.last_offset_delta).plus(1)
     }
 
-    fn codec(&self) -> Result<Codec, String> {
+    /// The time that every record has, if it is not its own.
+    pub fn append_time_ms(&self) -> Option<i64> {
+        (self.attributes & LOG_APPEND_TIME != 0).then_some(self.max_timestamp_ms)
+    }
+
+    pub fn codec(&self) -> Result<Codec, String> {
         Codec::from_bits(self.attributes & CODEC_MASK)
             .ok_or_else(|| format!("unknown compression {}", self.attributes & CODEC_MASK))
     }
@@ -140,6 +149,16 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
     if header.attributes & TRANSACTIONAL != 0 {
         return Err(AppendError::Invalid(
             "transactions are not supported".into(),
+        ));
+    }
+    if header.attributes & LOG_APPEND_TIME != 0 {
+        return Err(AppendError::Invalid(
+            "a producer does not set the time type to LogAppendTime".into(),
+        ));
+    }
+    if header.attributes & DELETE_HORIZON != 0 {
+        return Err(AppendError::Invalid(
+            "a delete horizon is the broker's to set".into(),
         ));
     }
     if header.records == 0 || header.last_offset_delta != header.records - 1 {
@@ -272,7 +291,8 @@ pub fn records(header: &BatchHeader, batch: &Bytes) -> Result<Vec<StoredRecord>,
         if !record.is_empty() {
             return Err(wrong("bytes behind its headers"));
         }
-        let timestamp_ms = header.base_timestamp_ms.saturating_add(timestamp_delta);
+        let own = header.base_timestamp_ms.saturating_add(timestamp_delta);
+        let timestamp_ms = header.append_time_ms().unwrap_or(own);
         let record = Record {
             timestamp_ms,
             key,
@@ -326,7 +346,7 @@ fn take_varint(input: &mut Bytes) -> Option<i64> {
 }
 
 /// Zig-zag variable-length integer, at most ten bytes.
-fn varint(input: &mut &[u8]) -> Option<i64> {
+pub(super) fn varint(input: &mut &[u8]) -> Option<i64> {
     let mut raw = 0_u64;
     for shift in (0..70).step_by(7) {
         let (&byte, rest) = input.split_first()?;
@@ -339,7 +359,7 @@ fn varint(input: &mut &[u8]) -> Option<i64> {
     None
 }
 
-fn put_varint(out: &mut Vec<u8>, value: i64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, value: i64) {
     let mut raw = ((value << 1) ^ (value >> 63)).cast_unsigned();
     // Lengths and deltas of small records.
     if raw < 0x80 {
@@ -357,7 +377,7 @@ fn put_varint(out: &mut Vec<u8>, value: i64) {
     out.put_u8(raw as u8);
 }
 
-fn varint_bytes(value: i64) -> usize {
+pub(super) fn varint_bytes(value: i64) -> usize {
     let raw = ((value << 1) ^ (value >> 63)).cast_unsigned();
     (64 - (raw | 1).leading_zeros()).div_ceil(7) as usize
 }
@@ -523,9 +543,19 @@ impl BatchBuilder {
     }
 
     /// Fills the header in and signs the batch.
-    pub fn finish(mut self, base_offset: Offset, leader_epoch: i32) -> (Bytes, u32, i64) {
+    pub fn finish(self, base_offset: Offset, leader_epoch: i32) -> (Bytes, u32, i64) {
+        self.finish_with(base_offset, leader_epoch, 0)
+    }
+
+    /// The same, with attributes.
+    pub fn finish_with(
+        mut self,
+        base_offset: Offset,
+        leader_epoch: i32,
+        attributes: i16,
+    ) -> (Bytes, u32, i64) {
         let mut header = Vec::with_capacity(HEADER_BYTES);
-        header.put_i16(0);
+        header.put_i16(attributes);
         header.put_i32(self.records.saturating_sub(1).cast_signed());
         header.put_i64(self.base_timestamp_ms);
         header.put_i64(self.max_timestamp_ms);
@@ -545,6 +575,32 @@ impl BatchBuilder {
         }
         (Bytes::from(self.out), self.records, self.max_timestamp_ms)
     }
+}
+
+/// A valid batch whose records all have the time at which it is appended, signed anew.
+pub fn stamp(batch: &Bytes, now_ms: u64) -> (Bytes, BatchHeader) {
+    let mut out = batch.to_vec();
+    let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let mut put = |at: usize, bytes: &[u8]| {
+        if let Some(room) = out.get_mut(at..at + bytes.len()) {
+            room.copy_from_slice(bytes);
+        }
+    };
+    let attributes = batch.get(21..).and_then(|rest| rest.first_chunk());
+    let attributes = attributes.map_or(0, |bytes| i16::from_be_bytes(*bytes)) | LOG_APPEND_TIME;
+    put(21, &attributes.to_be_bytes());
+    put(35, &now.to_be_bytes());
+    let crc = crc32c::crc32c(out.get(21..).unwrap_or_default());
+    if let Some(room) = out.get_mut(17..21) {
+        room.copy_from_slice(&crc.to_be_bytes());
+    }
+    let out = Bytes::from(out);
+    let header = BatchHeader::parse(&out);
+    #[allow(
+        clippy::expect_used,
+        reason = "the batch was validated and keeps its length"
+    )]
+    (out, header.expect("the header of a valid batch"))
 }
 
 /// The first bytes of a batch of `bytes` bytes at its place in the log.

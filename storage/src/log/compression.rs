@@ -1,7 +1,7 @@
-//! Decompression of record batches, for the pipelines and settings that read records. Kafka clients
-//! are sent the batches as they are stored.
+//! Compression of record batches: read by the pipelines and settings, written again by compaction.
+//! Kafka clients are sent the batches as they are stored.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use bytes::Bytes;
 
@@ -44,6 +44,44 @@ pub fn decompress(codec: Codec, body: Bytes) -> Result<Bytes, String> {
         }
         Codec::Snappy => snappy(&body),
     }
+}
+
+/// Compresses records as they were: `as_before` is what the batch held when its producer sent it.
+pub fn compress(codec: Codec, body: &[u8], as_before: &[u8]) -> Result<Vec<u8>, String> {
+    Ok(match codec {
+        Codec::None => body.to_vec(),
+        Codec::Gzip => {
+            let level = flate2::Compression::default();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(body).map_err(|e| e.to_string())?;
+            encoder.finish().map_err(|e| e.to_string())?
+        }
+        Codec::Lz4 => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            encoder.write_all(body).map_err(|e| e.to_string())?;
+            encoder.finish().map_err(|e| e.to_string())?
+        }
+        Codec::Zstd => {
+            let level = ruzstd::encoding::CompressionLevel::Fastest;
+            ruzstd::encoding::compress_to_vec(body, level)
+        }
+        Codec::Snappy => {
+            let packed = snap::raw::Encoder::new()
+                .compress_vec(body)
+                .map_err(|e| format!("snappy: {e}"))?;
+            if !as_before.starts_with(XERIAL_MAGIC) {
+                return Ok(packed);
+            }
+            let mut framed = as_before
+                .get(..XERIAL_HEADER_BYTES)
+                .unwrap_or_default()
+                .to_vec();
+            let length = u32::try_from(packed.len()).map_err(|e| e.to_string())?;
+            framed.extend_from_slice(&length.to_be_bytes());
+            framed.extend_from_slice(&packed);
+            framed
+        }
+    })
 }
 
 fn read_bounded(reader: impl Read) -> Result<Bytes, String> {

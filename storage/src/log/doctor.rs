@@ -18,8 +18,8 @@ use holdfast_wal::{Segment, SegmentId};
 
 use super::batch::{self, BatchHeader};
 use super::error::OpenError;
-use super::footer;
-use super::index::Index;
+use super::footer::{self, BlockInfo};
+use super::index::{BlockRef, Index};
 use super::open::lock;
 use super::partition::BatchEntry;
 use super::state::METADATA;
@@ -32,6 +32,8 @@ pub struct Report {
     pub segments: u64,
     /// Of segment files.
     pub bytes: u64,
+    /// Of batches that the index names; the rest waits for cleaning. `None` without an index.
+    pub live_bytes: Option<u64>,
     pub batches: u64,
     /// Bytes behind the last group of the last segment that were never acknowledged.
     pub torn_tail: bool,
@@ -70,7 +72,9 @@ pub fn check(data_dir: &Path) -> Result<Report, OpenError> {
     let mut doctor = Doctor::default();
     let segments = doctor.open(&disk)?;
     for (at, segment) in segments.iter().enumerate() {
-        let next = segments.get(at + 1);
+        let next = segments
+            .get(at + 1)
+            .filter(|next| !next.id().is_relocated());
         doctor.segment(segment, next.map(Arc::as_ref))?;
     }
     let index = data_dir.join("index");
@@ -94,6 +98,20 @@ pub fn remove_index(data_dir: &Path) -> Result<(), OpenError> {
 
 type Parts = BTreeMap<PartitionId, Vec<BatchEntry>>;
 
+/// What a footer lists.
+#[derive(Default)]
+struct Listed {
+    blocks: Vec<BlockInfo>,
+    parts: Parts,
+}
+
+/// What was found in a segment.
+struct Found {
+    parts: Parts,
+    /// `None`: there is no footer to be trusted.
+    blocks: Option<Vec<BlockInfo>>,
+}
+
 fn offsets(batch: &BatchEntry) -> String {
     let last = batch.base.plus(batch.last_delta);
     format!("offsets {} to {last}", batch.base)
@@ -103,7 +121,7 @@ fn offsets(batch: &BatchEntry) -> String {
 struct Doctor {
     report: Report,
     /// Batches of every segment, as its groups say.
-    found: BTreeMap<SegmentId, Parts>,
+    found: BTreeMap<SegmentId, Found>,
     /// Topic and index of every partition whose topic's record was read, also of deleted ones.
     names: BTreeMap<PartitionId, (String, usize)>,
     /// Findings whose partition is named at the end.
@@ -138,9 +156,10 @@ impl Doctor {
                 None => headless.push(id),
             }
         }
-        let newest = segments.last().map(|segment| segment.id());
+        let mut appended = segments.iter().filter(|s| !s.id().is_relocated());
+        let newest = appended.next_back().map(|segment| segment.id());
         for id in headless {
-            if newest.is_some_and(|newest| id < newest) {
+            if id.is_relocated() || newest.is_some_and(|newest| id < newest) {
                 self.note(
                     id,
                     0,
@@ -198,9 +217,16 @@ impl Doctor {
         }
         let listed = self.footer(segment)?;
         for &damage in &scan.damage {
-            self.damaged(segment, damage, listed.as_ref(), &mut parts)?;
+            let listed = listed.as_ref().map(|listed| &listed.parts);
+            self.damaged(segment, damage, listed, &mut parts)?;
         }
-        if let Some(listed) = &listed {
+        if id.is_relocated() {
+            // By expiry, then by partition: one partition's entries may lie in any order.
+            for list in parts.values_mut() {
+                list.sort_unstable_by_key(|batch| batch.base);
+            }
+        }
+        if let Some(Listed { parts: listed, .. }) = &listed {
             for partition in listed.keys().chain(parts.keys()) {
                 if listed.get(partition) != parts.get(partition) {
                     let of = Some((*partition, String::new()));
@@ -209,7 +235,8 @@ impl Doctor {
                 }
             }
         }
-        self.found.insert(id, parts);
+        let blocks = listed.map(|listed| listed.blocks);
+        self.found.insert(id, Found { parts, blocks });
         Ok(())
     }
 
@@ -303,7 +330,8 @@ impl Doctor {
                 self.note(segment.id(), position, of, reason, true);
             }
             let list = parts.entry(partition).or_default();
-            if list.last().is_some_and(|before| before.end() > batch.base) {
+            let appended = !segment.id().is_relocated();
+            if appended && list.last().is_some_and(|before| before.end() > batch.base) {
                 let of = Some((partition, offsets));
                 self.note(
                     segment.id(),
@@ -340,7 +368,7 @@ impl Doctor {
     }
 
     /// What the footer lists, if there is one to be trusted.
-    fn footer(&mut self, segment: &Segment) -> Result<Option<Parts>, OpenError> {
+    fn footer(&mut self, segment: &Segment) -> Result<Option<Listed>, OpenError> {
         let id = segment.id();
         let Some(trailer) = segment.trailer()? else {
             return Ok(None);
@@ -360,13 +388,21 @@ impl Doctor {
             );
             return Ok(None);
         };
-        let mut listed = Parts::new();
+        let mut listed = Listed::default();
         for info in &footer.blocks {
             let from = info.block_position.saturating_sub(at) as usize;
             let block = body.get(from..from.saturating_add(info.block_bytes as usize));
             let batches = block.and_then(|block| footer::decode_block(info.partition, block));
-            listed.insert(info.partition, batches.unwrap_or_default());
+            // What a relocated segment stands for may hold no batch at all.
+            if let Some(batches) = batches.filter(|batches| !batches.is_empty()) {
+                listed
+                    .parts
+                    .entry(info.partition)
+                    .or_default()
+                    .extend(batches);
+            }
         }
+        listed.blocks = footer.blocks;
         Ok(Some(listed))
     }
 
@@ -377,28 +413,35 @@ impl Doctor {
             // Made anew at the next start.
             return Ok(());
         }
+        let mut live_bytes = 0;
         for block in index.all_blocks() {
             let block = block.map_err(failed)?;
-            let info = block.info;
-            let there = self
-                .found
-                .get(&block.segment)
-                .and_then(|parts| parts.get(&info.partition));
-            let ends =
-                there.and_then(|batches| Some((batches.first()?.base, batches.last()?.end())));
-            if ends != Some((info.first, info.end)) {
+            live_bytes += block.info.batch_bytes;
+            if !self.is_there(&block) {
+                let info = block.info;
                 let offsets = format!("offsets {} to {}", info.first, info.end);
                 let reason = "the index names batches that are not there as it says";
-                self.note(
-                    block.segment,
-                    info.block_position,
-                    Some((info.partition, offsets)),
-                    reason,
-                    false,
-                );
+                let of = Some((info.partition, offsets));
+                self.note(block.segment, info.block_position, of, reason, false);
             }
         }
+        self.report.live_bytes = Some(live_bytes);
         Ok(())
+    }
+
+    fn is_there(&self, block: &BlockRef) -> bool {
+        let Some(found) = self.found.get(&block.segment) else {
+            return false;
+        };
+        if let Some(blocks) = &found.blocks {
+            let key = |info: &BlockInfo| (info.partition, info.first);
+            let at = blocks.binary_search_by_key(&key(&block.info), key);
+            return at.is_ok_and(|at| blocks.get(at) == Some(&block.info));
+        }
+        let info = &block.info;
+        let parts = found.parts.get(&info.partition).into_iter().flatten();
+        let within = parts.filter(|batch| info.first <= batch.base && batch.base < info.end);
+        within.map(|batch| u64::from(batch.bytes)).sum::<u64>() == info.batch_bytes
     }
 
     fn finish(mut self) -> Report {

@@ -7,7 +7,7 @@ use holdfast_wal::Segment;
 
 use super::batch::{self, BatchHeader};
 use super::error::FetchError;
-use super::footer;
+use super::footer::{self, BlockInfo};
 use super::index::{BlockRef, Index};
 use super::open::headers_in;
 use super::partition::{BatchEntry, Partition};
@@ -99,18 +99,14 @@ impl Reader {
                 Some(block) => {
                     next = next.max(block.info.first);
                     let behind = block.info.end;
-                    let Some(segment) = self.segment(&block) else {
+                    let Some(open) = self.open(block)? else {
                         next = behind;
                         continue;
                     };
-                    for entry in self
-                        .block(&block, &segment)?
-                        .iter()
-                        .filter(|entry| entry.end() > next)
-                    {
-                        runs.push(&segment, entry);
+                    for entry in open.batches.iter().filter(|entry| entry.end() > next) {
+                        runs.push(&open.segment, entry);
                     }
-                    next = block.info.end;
+                    next = open.end;
                 }
                 // A gap that damage left: go on behind it.
                 None => match hot_from(partition, next, &mut runs, false) {
@@ -122,33 +118,37 @@ impl Reader {
         Ok(runs.list)
     }
 
-    /// `None` for a segment that was set aside as damaged when the log was opened, and reported then.
-    fn segment(&self, block: &BlockRef) -> Option<Arc<Segment>> {
-        self.segments.get(block.segment)
+    /// The segment of a block, and its batches. The cleaner may have moved them elsewhere since the row
+    /// was read; `None` for a segment that was set aside as damaged when the log was opened, and
+    /// reported then.
+    pub fn open(&self, mut block: BlockRef) -> Result<Option<OpenBlock>, FetchError> {
+        loop {
+            if let Some(segment) = self.segments.get(block.segment) {
+                let batches = self.batches(&block, &segment)?;
+                return Ok(Some(OpenBlock {
+                    segment,
+                    batches,
+                    end: block.info.end,
+                }));
+            }
+            let now = (self.index).block_at(block.info.partition, block.info.first)?;
+            match now.filter(|now| now.info.first <= block.info.first) {
+                Some(now) if now.segment != block.segment => block = now,
+                _ => return Ok(None),
+            }
+        }
     }
 
-    pub fn block(
+    fn batches(
         &self,
         block: &BlockRef,
         segment: &Segment,
     ) -> Result<Arc<Vec<BatchEntry>>, FetchError> {
-        let partition = block.info.partition;
-        if let Some(batches) = self.index.cached_block(block.segment, partition) {
+        if let Some(batches) = self.index.cached_block(block) {
             return Ok(batches);
         }
-        let mut bytes = vec![0; block.info.block_bytes as usize];
-        segment.read(block.info.block_position, &mut bytes)?;
-        let batches = match footer::decode_block(partition, &bytes) {
-            Some(batches) => batches,
-            None => {
-                tracing::error!(segment = %block.segment, position = block.info.block_position,
-                    "a footer block is damaged; the segment is read through instead");
-                batches_of(segment, partition)?
-            }
-        };
-        let batches = Arc::new(batches);
-        self.index
-            .cache_block(block.segment, partition, batches.clone());
+        let batches = Arc::new(read_block(segment, &block.info)?);
+        self.index.cache_block(block, batches.clone());
         Ok(batches)
     }
 
@@ -202,12 +202,12 @@ impl Reader {
             if block.info.max_timestamp_ms < timestamp_ms {
                 continue;
             }
-            let Some(segment) = self.segment(&block) else {
+            let Some(open) = self.open(block)? else {
                 continue;
             };
-            let batches = self.block(&block, &segment)?;
-            if let Some(found) = first_at(partition, &segment, &batches, timestamp_ms)? {
-                return Ok(Some(found));
+            let found = first_at(partition, &open.segment, &open.batches, timestamp_ms)?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
         for (segment, batches) in hot {
@@ -231,10 +231,10 @@ impl Reader {
             if block.info.first >= start {
                 largest = largest.max(Some(block.info.max_timestamp_ms));
             } else if block.info.end > start
-                && let Some(segment) = self.segment(&block)
+                && let Some(open) = self.open(block)?
             {
-                let batches = self.block(&block, &segment)?;
-                largest = largest.max(max_timestamp_from(start, &segment, &batches)?);
+                let found = max_timestamp_from(start, &open.segment, &open.batches)?;
+                largest = largest.max(found);
             }
         }
         for (segment, batches) in hot {
@@ -245,6 +245,29 @@ impl Reader {
             None => Ok(None),
         }
     }
+}
+
+/// A block that can be read.
+pub struct OpenBlock {
+    pub segment: Arc<Segment>,
+    pub batches: Arc<Vec<BatchEntry>>,
+    /// The offset behind those it stands for.
+    pub end: Offset,
+}
+
+/// The batches of one block, from the footer, or by reading the segment through if that is damaged.
+pub fn read_block(segment: &Segment, info: &BlockInfo) -> Result<Vec<BatchEntry>, FetchError> {
+    let mut bytes = vec![0; info.block_bytes as usize];
+    segment.read(info.block_position, &mut bytes)?;
+    if let Some(batches) = footer::decode_block(info.partition, &bytes) {
+        return Ok(batches);
+    }
+    tracing::error!(segment = %segment.id(), position = info.block_position,
+        "a footer block is damaged; the segment is read through instead");
+    let mut batches = batches_of(segment, info.partition)?;
+    batches.retain(|batch| info.first <= batch.base && batch.base < info.end);
+    batches.sort_unstable_by_key(|batch| batch.base);
+    Ok(batches)
 }
 
 /// The runs of an answer, merged and bounded.

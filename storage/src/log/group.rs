@@ -216,7 +216,12 @@ impl Slot {
         let Some((base, builder)) = self.open.take() else {
             return;
         };
-        let (rest, records, max_timestamp_ms) = builder.finish(base, leader_epoch);
+        let attributes = if self.partition.settings().log_append_time {
+            batch::LOG_APPEND_TIME
+        } else {
+            0
+        };
+        let (rest, records, max_timestamp_ms) = builder.finish_with(base, leader_epoch, attributes);
         self.coalesced_bytes = rest.len();
         self.ready.push(Ready {
             base,

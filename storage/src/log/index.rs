@@ -1,20 +1,21 @@
 //! The index over sealed segments, in fjall. It is a cache: everything in it can be rebuilt from the
 //! segments' footers and the internal partitions, so its folder may be deleted.
 //!
-//! One keyspace, written only by bulk ingestion when a segment is sealed: that skips fjall's journal
-//! and memtable and is atomic. Keys begin with a kind byte; numbers in keys are big-endian.
+//! One keyspace, written only by bulk ingestion: that skips fjall's journal and memtable, is atomic, and
+//! durable when it returns. Keys begin with a kind byte; numbers in keys are big-endian.
 //!
 //! | key | value |
 //! |---|---|
 //! | `B` partition, first offset | segment, block position, block bytes, end offset, largest timestamp, append time, batch bytes |
-//! | `C` | the newest segment that the index holds |
+//! | `C` | the newest appended segment that the index holds |
+//! | `K` partition | the offset up to which it was compacted |
 //! | `M` internal partition, record key | offset and newest value of that key |
 //! | `P` partition, producer id | the producer's last batches |
 //! | `V` | version of this table |
 //! | `X` | there once was damage: what seems to be of no topic may be of one whose record is lost |
 //!
-//! Only the rows of batches that retention or deletion took away are removed one by one; if such a
-//! removal is lost in a crash, the log start still hides them, and they are removed again.
+//! The `B` rows of a partition stand for disjoint ranges of offsets, each from its first offset to its
+//! end. Two threads write: the sealer adds a segment's rows, the cleaner replaces and removes rows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,18 +24,18 @@ use std::sync::Arc;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use holdfast_wal::SegmentId;
 
-use super::footer::{BlockInfo, Footer, decode_producer_bytes, encode_producer};
+use super::footer::{BlockInfo, ProducerEntry, decode_producer_bytes, encode_producer};
 use super::partition::BatchEntry;
-use super::producers::Producer;
 use super::types::{Offset, PartitionId};
 
 const BLOCK: u8 = b'B';
 const CHECKPOINT: &[u8] = b"C";
+const COMPACTED: u8 = b'K';
 const METADATA: u8 = b'M';
 const PRODUCER: u8 = b'P';
 const VERSION_KEY: &[u8] = b"V";
 const DAMAGED: &[u8] = b"X";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// fjall's own cache of index blocks.
 const FJALL_CACHE_BYTES: u64 = 4 << 20;
@@ -50,7 +51,8 @@ pub struct BlockRef {
     pub info: BlockInfo,
 }
 
-type BlockKey = (SegmentId, PartitionId);
+/// Segment and position of the block in it.
+type BlockKey = (SegmentId, u32);
 
 #[derive(Clone)]
 struct BlockWeight;
@@ -58,6 +60,89 @@ struct BlockWeight;
 impl quick_cache::Weighter<BlockKey, Arc<Vec<BatchEntry>>> for BlockWeight {
     fn weight(&self, _: &BlockKey, batches: &Arc<Vec<BatchEntry>>) -> u64 {
         (batches.len() * size_of::<BatchEntry>() + 64) as u64
+    }
+}
+
+/// Rows to write and to remove, all or none.
+#[derive(Debug, Default)]
+pub struct Changes {
+    rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub fn put_block(&mut self, segment: SegmentId, info: &BlockInfo) {
+        self.put(
+            block_key(info.partition, info.first),
+            block_value(segment, info),
+        );
+    }
+
+    pub fn remove_block(&mut self, block: &BlockRef) {
+        self.remove(block_key(block.info.partition, block.info.first));
+    }
+
+    /// The index holds everything up to this segment.
+    pub fn checkpoint(&mut self, segment: SegmentId) {
+        self.put(CHECKPOINT.to_vec(), segment.0.to_be_bytes().to_vec());
+        self.put(VERSION_KEY.to_vec(), vec![VERSION]);
+    }
+
+    pub fn metadata(&mut self, changes: &MetadataChanges) {
+        for ((partition, key), (offset, value)) in changes {
+            let key = metadata_key(*partition, key);
+            match value {
+                Some(value) => {
+                    let mut row = offset.value().to_be_bytes().to_vec();
+                    row.extend_from_slice(value);
+                    self.put(key, row);
+                }
+                None => self.remove(key),
+            }
+        }
+    }
+
+    pub fn remove_metadata(&mut self, partition: PartitionId, key: &[u8]) {
+        self.remove(metadata_key(partition, key));
+    }
+
+    pub fn producers(&mut self, entries: &[ProducerEntry]) {
+        for entry in entries {
+            let mut value = Vec::new();
+            encode_producer(entry, &mut value);
+            self.put(producer_key(entry.partition, entry.producer_id), value);
+        }
+    }
+
+    pub fn remove_producer(&mut self, partition: PartitionId, producer_id: i64) {
+        self.remove(producer_key(partition, producer_id));
+    }
+
+    pub fn compacted(&mut self, partition: PartitionId, upto: Offset) {
+        self.put(
+            compacted_key(partition),
+            upto.value().to_be_bytes().to_vec(),
+        );
+    }
+
+    pub fn remove_compacted(&mut self, partition: PartitionId) {
+        self.remove(compacted_key(partition));
+    }
+
+    /// Remembers that acknowledged bytes could not be read.
+    pub fn damaged(&mut self) {
+        self.put(DAMAGED.to_vec(), Vec::new());
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.rows.insert(key, Some(value));
+    }
+
+    fn remove(&mut self, key: Vec<u8>) {
+        self.rows.insert(key, None);
     }
 }
 
@@ -110,40 +195,18 @@ impl Index {
         Ok(value.and_then(|v| v.first_chunk().map(|b| SegmentId(u64::from_be_bytes(*b)))))
     }
 
-    /// Takes a sealed segment in, all or nothing.
-    pub fn ingest(
-        &self,
-        segment: SegmentId,
-        footer: &Footer,
-        metadata: &MetadataChanges,
-    ) -> fjall::Result<()> {
-        let mut rows: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
-        for info in &footer.blocks {
-            rows.insert(
-                block_key(info.partition, info.first),
-                Some(block_value(segment, info)),
-            );
-        }
-        rows.insert(CHECKPOINT.to_vec(), Some(segment.0.to_be_bytes().to_vec()));
-        rows.insert(VERSION_KEY.to_vec(), Some(vec![VERSION]));
-        for ((partition, key), (offset, value)) in metadata {
-            let value = value.as_ref().map(|value| {
-                let mut row = offset.value().to_be_bytes().to_vec();
-                row.extend_from_slice(value);
-                row
-            });
-            rows.insert(metadata_key(*partition, key), value);
-        }
-        for entry in &footer.producers {
-            let mut value = Vec::new();
-            encode_producer(entry, &mut value);
-            rows.insert(
-                producer_key(entry.partition, entry.producer_id),
-                Some(value),
-            );
+    /// Nothing was ever written to it.
+    pub fn is_empty(&self) -> fjall::Result<bool> {
+        self.keyspace.is_empty()
+    }
+
+    /// Writes all changes or none; durable when it returns.
+    pub fn apply(&self, changes: Changes) -> fjall::Result<()> {
+        if changes.is_empty() {
+            return Ok(());
         }
         let mut ingestion = self.keyspace.start_ingestion()?;
-        for (key, value) in rows {
+        for (key, value) in changes.rows {
             match value {
                 Some(value) => ingestion.write(key, value)?,
                 None => ingestion.write_tombstone(key)?,
@@ -206,22 +269,48 @@ impl Index {
             })
     }
 
-    /// A decoded block, if it was used lately.
-    pub fn cached_block(
+    /// Blocks of a partition that begin in a range of offsets.
+    pub fn blocks_in(
         &self,
-        segment: SegmentId,
         partition: PartitionId,
-    ) -> Option<Arc<Vec<BatchEntry>>> {
-        self.blocks.get(&(segment, partition))
+        first: Offset,
+        end: Offset,
+    ) -> impl Iterator<Item = fjall::Result<BlockRef>> + use<> {
+        let range = block_key(partition, first)..block_key(partition, end);
+        self.keyspace
+            .range(range)
+            .filter_map(|guard| match guard.into_inner() {
+                Ok((key, value)) => decode_block_row(&key, &value).map(Ok),
+                Err(error) => Some(Err(error)),
+            })
     }
 
-    pub fn cache_block(
-        &self,
-        segment: SegmentId,
-        partition: PartitionId,
-        batches: Arc<Vec<BatchEntry>>,
-    ) {
-        self.blocks.insert((segment, partition), batches);
+    /// The last block of a partition.
+    pub fn last_block(&self, partition: PartitionId) -> fjall::Result<Option<BlockRef>> {
+        let range = block_key(partition, Offset::ZERO)..=last_block_key(partition);
+        match self.keyspace.range(range).next_back() {
+            Some(guard) => {
+                let (key, value) = guard.into_inner()?;
+                Ok(decode_block_row(&key, &value))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// A decoded block, if it was used lately.
+    pub fn cached_block(&self, block: &BlockRef) -> Option<Arc<Vec<BatchEntry>>> {
+        self.blocks.get(&(block.segment, block.info.block_position))
+    }
+
+    pub fn cache_block(&self, block: &BlockRef, batches: Arc<Vec<BatchEntry>>) {
+        let key = (block.segment, block.info.block_position);
+        self.blocks.insert(key, batches);
+    }
+
+    /// Forgets a decoded block: its segment is going to be removed.
+    pub fn uncache_block(&self, block: &BlockRef) {
+        self.blocks
+            .remove(&(block.segment, block.info.block_position));
     }
 
     /// Newest value of every key of an internal partition.
@@ -229,8 +318,17 @@ impl Index {
         &self,
         partition: PartitionId,
     ) -> impl Iterator<Item = fjall::Result<MetadataRow>> + use<> {
-        let prefix = metadata_key(partition, &[]);
-        let skip = prefix.len();
+        self.metadata_from(partition, &[])
+    }
+
+    /// The same of the keys that begin so.
+    pub fn metadata_from(
+        &self,
+        partition: PartitionId,
+        begin: &[u8],
+    ) -> impl Iterator<Item = fjall::Result<MetadataRow>> + use<> {
+        let prefix = metadata_key(partition, begin);
+        let skip = metadata_key(partition, &[]).len();
         self.keyspace.prefix(prefix).map(move |guard| {
             let (key, row) = guard.into_inner()?;
             let (offset, value) = decode_metadata_row(&row);
@@ -252,45 +350,22 @@ impl Index {
         Ok(row.map(|row| decode_metadata_row(&row)))
     }
 
-    /// Forgets a key. Not durable by itself.
-    pub fn remove_metadata(&self, partition: PartitionId, key: &[u8]) -> fjall::Result<()> {
-        self.keyspace.remove(metadata_key(partition, key))
-    }
-
-    /// Remembers that acknowledged bytes could not be read.
-    pub fn remember_damage(&self) -> fjall::Result<()> {
-        self.keyspace.insert(DAMAGED, [])
-    }
-
     pub fn was_damaged(&self) -> fjall::Result<bool> {
         self.keyspace.contains_key(DAMAGED)
     }
 
-    /// Where the block that begins at `first` lies.
-    pub fn segment_of(
-        &self,
-        partition: PartitionId,
-        first: Offset,
-    ) -> fjall::Result<Option<SegmentId>> {
+    /// The block that begins at `first`.
+    pub fn block(&self, partition: PartitionId, first: Offset) -> fjall::Result<Option<BlockRef>> {
         let key = block_key(partition, first);
         let row = self.keyspace.get(&key)?;
-        Ok(row.and_then(|value| decode_block_row(&key, &value).map(|block| block.segment)))
+        Ok(row.and_then(|value| decode_block_row(&key, &value)))
     }
 
-    /// Forgets a block. Not durable by itself.
-    pub fn remove_block(&self, block: &BlockRef) -> fjall::Result<()> {
-        self.blocks.remove(&(block.segment, block.info.partition));
-        self.keyspace
-            .remove(block_key(block.info.partition, block.info.first))
-    }
-
-    /// Forgets the producers of a partition. Not durable by itself.
-    pub fn remove_producers(&self, partition: PartitionId) -> fjall::Result<()> {
-        let known: fjall::Result<Vec<(i64, Producer)>> = self.producers(partition).collect();
-        for (producer_id, _) in known? {
-            self.keyspace.remove(producer_key(partition, producer_id))?;
-        }
-        Ok(())
+    /// The offset up to which a partition was compacted.
+    pub fn compacted(&self, partition: PartitionId) -> fjall::Result<Offset> {
+        let row = self.keyspace.get(compacted_key(partition))?;
+        let offset = row.and_then(|row| Offset::new(i64::from_be_bytes(*row.first_chunk()?)));
+        Ok(offset.unwrap_or_default())
     }
 
     /// Every block of every partition.
@@ -303,18 +378,39 @@ impl Index {
             })
     }
 
+    /// One producer of a partition.
+    pub fn producer(
+        &self,
+        partition: PartitionId,
+        producer_id: i64,
+    ) -> fjall::Result<Option<ProducerEntry>> {
+        let row = self.keyspace.get(producer_key(partition, producer_id))?;
+        Ok(row.and_then(|row| decode_producer_bytes(&row)))
+    }
+
     /// The producers of a partition.
     pub fn producers(
         &self,
         partition: PartitionId,
-    ) -> impl Iterator<Item = fjall::Result<(i64, Producer)>> + use<> {
+    ) -> impl Iterator<Item = fjall::Result<ProducerEntry>> + use<> {
         let mut prefix = vec![PRODUCER];
         prefix.extend_from_slice(&partition.0.to_be_bytes());
+        self.producers_from(prefix)
+    }
+
+    /// The producers of every partition.
+    pub fn all_producers(&self) -> impl Iterator<Item = fjall::Result<ProducerEntry>> + use<> {
+        self.producers_from(vec![PRODUCER])
+    }
+
+    fn producers_from(
+        &self,
+        prefix: Vec<u8>,
+    ) -> impl Iterator<Item = fjall::Result<ProducerEntry>> + use<> {
         self.keyspace
             .prefix(prefix)
             .filter_map(|guard| match guard.into_inner() {
-                Ok((_, value)) => decode_producer_bytes(&value)
-                    .map(|entry| Ok((entry.producer_id, entry.producer))),
+                Ok((_, value)) => decode_producer_bytes(&value).map(Ok),
                 Err(error) => Some(Err(error)),
             })
     }
@@ -389,5 +485,11 @@ fn producer_key(partition: PartitionId, producer_id: i64) -> Vec<u8> {
     let mut key = vec![PRODUCER];
     key.extend_from_slice(&partition.0.to_be_bytes());
     key.extend_from_slice(&producer_id.to_be_bytes());
+    key
+}
+
+fn compacted_key(partition: PartitionId) -> Vec<u8> {
+    let mut key = vec![COMPACTED];
+    key.extend_from_slice(&partition.0.to_be_bytes());
     key
 }

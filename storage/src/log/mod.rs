@@ -6,13 +6,14 @@
 //!
 //! Modules: [`batch`] and [`compression`] know Kafka's record batch; `sequencer` is the commit
 //! point on the wal's writer thread; `sealer` moves full segments to the `index`; `fetch` reads;
-//! `cleaner` is retention and gives space back; `open` recovers; [`doctor`] looks a stopped log
+//! `cleaner` is retention and compaction and gives space back (`retain`: a batch without some of its
+//! records); `open` recovers; [`doctor`] looks a stopped log
 //! through; `state` and `values` are topics, settings and group offsets, kept as records of internal
 //! partitions; `footer` is the on-disk format of a sealed segment's footer.
 //!
 //! Data directory: `segments/` (the truth), `index/` (a cache of it that may be deleted), `LOCK`.
 //!
-//! Not here yet: compaction, rewriting of segments that are live in part, durability modes.
+//! Not here yet: durability modes.
 
 pub mod batch;
 mod cleaner;
@@ -27,6 +28,7 @@ pub mod murmur2;
 mod open;
 mod partition;
 mod producers;
+mod retain;
 mod room;
 mod sealer;
 mod segments;
@@ -49,7 +51,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_wal::{GroupCommit, Submitter};
+use holdfast_wal::disk::Disk;
+use holdfast_wal::{GroupCommit, SegmentId, Submitter};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -69,6 +72,7 @@ pub use holdfast_wal::recovery::Damage;
 
 use self::batch::{BatchBuilder, BatchHeader, EncodedRecords};
 use self::cleaner::Space;
+use self::retain::Unpacked;
 use self::room::Room;
 use self::segments::Segments;
 use self::sequencer::{Counters, Pair, Sequencer, SequencerParts, Submission, Work};
@@ -94,6 +98,13 @@ pub struct LogOptions {
     pub cleaner_interval: Duration,
     /// A segment that was begun longer ago is not appended to. Default 1 h.
     pub segment_age_max: Duration,
+    /// Idempotent producers that have not appended for so long are forgotten
+    /// (`producer.id.expiration.ms`). Default: Kafka's day.
+    pub producer_expiry: Duration,
+    /// What the cleaner copies in a second, as long as little waits to be freed. Default 64 MiB.
+    pub cleaner_bytes_per_second: u64,
+    /// Memory for the keys of one pass of compaction. Default 16 MiB.
+    pub cleaner_key_map_bytes: usize,
     pub clock: Clock,
 }
 
@@ -108,6 +119,9 @@ impl LogOptions {
             retention: Retention::default(),
             cleaner_interval: Duration::from_secs(30),
             segment_age_max: Duration::from_secs(3600),
+            producer_expiry: Duration::from_secs(24 * 3600),
+            cleaner_bytes_per_second: 64 << 20,
+            cleaner_key_map_bytes: 16 << 20,
             clock: Clock::system(),
         }
     }
@@ -131,6 +145,7 @@ struct Inner {
     room: Arc<Room>,
     submission_bytes_max: usize,
     batch_bytes_max: usize,
+    clock: Clock,
     counters: Arc<Counters>,
     leader_epoch: i32,
     cluster_id: Uuid,
@@ -197,11 +212,17 @@ pub struct LogStats {
     pub fdatasyncs: u64,
     /// Open now.
     pub segments: u64,
+    /// Full, and not yet in the index.
+    pub unsealed: u64,
     /// Bytes of batches in sealed segments that can be read, as of the last cleaning round.
     pub live_bytes: u64,
     /// Bytes of sealed segments, as of the last cleaning round.
     pub sealed_bytes: u64,
     pub segments_removed: u64,
+    /// Bytes of batches that compaction and relocation copied.
+    pub relocated_bytes: u64,
+    /// Records that compaction took away.
+    pub compacted_records: u64,
 }
 
 /// An append that is queued, in order, and waits for its fdatasync. Dropping it does not undo it.
@@ -247,6 +268,17 @@ fn name_fits(name: &str) -> Result<(), AppendError> {
 /// From here on the records of one call are a batch of their own.
 const OWN_BATCH_BYTES: usize = 8 << 10;
 
+const KEYLESS: &str = "a compacted topic takes no record without a key";
+
+/// A record without a key could never be compacted away.
+fn check_keys(partition: &Partition, records: &[Record]) -> Result<(), AppendError> {
+    let compacted = partition.settings().compaction.is_some();
+    if compacted && records.iter().any(|record| record.key.is_none()) {
+        return Err(AppendError::Invalid(KEYLESS.into()));
+    }
+    Ok(())
+}
+
 fn encode(records: &[Record], bytes: usize) -> EncodedRecords {
     let mut encoded = EncodedRecords::with_capacity(records.len(), bytes);
     records.iter().for_each(|record| encoded.push(record));
@@ -265,7 +297,16 @@ fn batch_of(records: &[Record], bytes: usize) -> Bytes {
 impl Log {
     /// Opens or creates, recovers, and raises the leader epoch. Blocks on disk.
     pub fn open(options: LogOptions) -> Result<Log, OpenError> {
-        let opened = open::open(&options)?;
+        Log::open_with(options, None)
+    }
+
+    /// The same with segments on another disk, a simulated one for example.
+    pub fn open_on(options: LogOptions, disk: Arc<dyn Disk>) -> Result<Log, OpenError> {
+        Log::open_with(options, Some(disk))
+    }
+
+    fn open_with(options: LogOptions, disk: Option<Arc<dyn Disk>>) -> Result<Log, OpenError> {
+        let opened = open::open(&options, disk)?;
         let known = opened.state.read().node;
         let beyond_all = open::first_free_partition(&opened)?;
         let mut node = known.unwrap_or(NodeValue {
@@ -274,6 +315,8 @@ impl Log {
             next_producer: 0,
         });
         node.next_partition = node.next_partition.max(beyond_all);
+        let sealed_at_open = opened.index.checkpoint().map_err(FetchError::from)?;
+        let sealed_at_open = sealed_at_open.unwrap_or(SegmentId(0));
         let counters = Arc::new(Counters::default());
         let room = Arc::new(Room::new(options.in_flight_bytes_max));
         let (cleaning, events) = cleaner::queue();
@@ -294,7 +337,11 @@ impl Log {
             node,
             room: room.clone(),
         });
-        let commit = GroupCommit::start(opened.writer, sequencer, options.group_bytes_max)
+        // A group must fit into a segment, with one submission more than this.
+        let group_bytes_max = options
+            .group_bytes_max
+            .min(options.segment_bytes as usize / 4);
+        let commit = GroupCommit::start(opened.writer, sequencer, group_bytes_max)
             .map_err(OpenError::Thread)?;
         let reader = Arc::new(fetch::Reader {
             index: opened.index,
@@ -307,10 +354,16 @@ impl Log {
             internal: opened.internal,
             disk: opened.disk,
             submitter: commit.submitter(),
-            clock: options.clock,
+            clock: options.clock.clone(),
             interval: options.cleaner_interval,
             retention: options.retention,
+            producer_expiry: options.producer_expiry,
             space: space.clone(),
+            segment_bytes: options.segment_bytes,
+            boot_epoch: u32::try_from(opened.leader_epoch).unwrap_or(0),
+            sealed_at_open,
+            bytes_per_second: options.cleaner_bytes_per_second,
+            key_map_bytes: options.cleaner_key_map_bytes,
         };
         let cleaner = cleaner::start(parts, events).map_err(OpenError::Thread)?;
         let inner = Inner {
@@ -325,6 +378,7 @@ impl Log {
             room,
             submission_bytes_max: options.segment_bytes as usize / 2,
             batch_bytes_max: options.batch_bytes_max,
+            clock: options.clock,
             counters,
             leader_epoch: opened.leader_epoch,
             cluster_id: node.cluster_id,
@@ -387,9 +441,12 @@ impl Log {
             written_bytes: counters.written_bytes.load(Ordering::Relaxed),
             fdatasyncs: counters.fdatasyncs.load(Ordering::Relaxed),
             segments: self.inner.reader.segments.len() as u64,
+            unsealed: self.inner.state.unsealed.load(Ordering::Acquire) as u64,
             live_bytes: self.inner.space.live_bytes.load(Ordering::Relaxed),
             sealed_bytes: self.inner.space.sealed_bytes.load(Ordering::Relaxed),
             segments_removed: self.inner.space.removed.load(Ordering::Relaxed),
+            relocated_bytes: self.inner.space.relocated_bytes.load(Ordering::Relaxed),
+            compacted_records: self.inner.space.compacted_records.load(Ordering::Relaxed),
         }
     }
 
@@ -496,10 +553,12 @@ impl Log {
         records: &[Record],
     ) -> Result<Appending, AppendError> {
         let bytes = self.check(records)?;
+        check_keys(partition, records)?;
         self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
         let partition = partition.clone();
-        let own_batch = (OWN_BATCH_BYTES..=self.inner.batch_bytes_max).contains(&bytes);
+        let own_batch = (OWN_BATCH_BYTES..=self.inner.batch_bytes_max).contains(&bytes)
+            && !partition.settings().log_append_time;
         let work = if own_batch && records.len() <= batch::RECORDS_MAX as usize {
             let batch = batch_of(records, bytes);
             let header = BatchHeader::parse(&batch).map_err(AppendError::Invalid)?;
@@ -526,6 +585,9 @@ impl Log {
         &self,
         records: Vec<(Arc<Partition>, Record)>,
     ) -> Result<AppendingAll, AppendError> {
+        for (partition, record) in &records {
+            check_keys(partition, std::slice::from_ref(record))?;
+        }
         let (partitions, records): (Vec<_>, Vec<_>) = records.into_iter().unzip();
         let bytes = self.check(&records)?;
         let records = encode(&records, bytes);
@@ -548,7 +610,22 @@ impl Log {
         partition: &Arc<Partition>,
         batch: Bytes,
     ) -> Result<Appending, AppendError> {
-        let header = batch::validate(&batch, self.inner.batch_bytes_max)?;
+        let mut header = batch::validate(&batch, self.inner.batch_bytes_max)?;
+        let mut batch = batch;
+        let settings = partition.settings();
+        if settings.compaction.is_some() {
+            let keyless = Unpacked::new(&header, &batch).and_then(|unpacked| {
+                let mut keyless = false;
+                unpacked.each(|glance| keyless |= glance.key.is_none())?;
+                Ok(keyless)
+            });
+            if keyless.map_err(AppendError::Invalid)? {
+                return Err(AppendError::Invalid(KEYLESS.into()));
+            }
+        }
+        if settings.log_append_time {
+            (batch, header) = batch::stamp(&batch, self.inner.clock.now_ms());
+        }
         let bytes = batch.len();
         self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();

@@ -8,22 +8,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_wal::disk::{Disk, RealDisk};
-use holdfast_wal::format::Trailer;
 use holdfast_wal::recovery::{Damage, groups_end_before};
-use holdfast_wal::segment::ScannedEntry;
+use holdfast_wal::segment::{Scan, ScannedEntry};
 use holdfast_wal::{Position, Segment, SegmentId, WalError, WalOptions, Writer};
 
 use super::LogOptions;
 use super::batch::{self, BatchHeader};
 use super::error::{FetchError, OpenError};
-use super::footer::{self, Footer, Part, ProducerEntry};
-use super::index::{Index, MetadataChanges, MetadataRow};
-use super::partition::{BatchEntry, Partition};
-use super::producers::Producers;
+use super::fetch;
+use super::footer::{self, BlockInfo, Footer, Part, ProducerEntry};
+use super::index::{BlockRef, Changes, Index, MetadataChanges, MetadataRow};
+use super::partition::BatchEntry;
+use super::producers::{Producer, Producers};
 use super::segments::Segments;
 use super::state::{Internal, METADATA, OFFSETS, State};
-use super::types::{Offset, PartitionId, StoredRecord};
-use super::values::Key;
+use super::types::{PartitionId, StoredRecord};
+use super::values::{self, Key};
 
 /// What opening yields.
 pub struct Opened {
@@ -38,16 +38,19 @@ pub struct Opened {
     pub damage: Vec<Damage>,
 }
 
-pub fn open(options: &LogOptions) -> Result<Opened, OpenError> {
+/// `disk`: holds the segments, instead of a directory.
+pub fn open(options: &LogOptions, disk: Option<Arc<dyn Disk>>) -> Result<Opened, OpenError> {
     let lock = lock(&options.data_dir)?;
-    let segments_dir = options.data_dir.join("segments");
-    let disk: Arc<dyn Disk> =
-        Arc::new(
-            RealDisk::open(&segments_dir).map_err(|source| OpenError::Directory {
-                path: segments_dir,
-                source,
-            })?,
-        );
+    let disk = match disk {
+        Some(disk) => disk,
+        None => {
+            let path = options.data_dir.join("segments");
+            match RealDisk::open(&path) {
+                Ok(disk) => Arc::new(disk),
+                Err(source) => return Err(OpenError::Directory { path, source }),
+            }
+        }
+    };
     let recovered = holdfast_wal::recover(&disk, wal_options(options))?;
     let mut damage = recovered.damage;
     let index_dir = options.data_dir.join("index");
@@ -57,19 +60,22 @@ pub fn open(options: &LogOptions) -> Result<Opened, OpenError> {
         producers: HashMap::new(),
         damage: &mut damage,
     };
-    catch_up
-        .run(&recovered.segments)
-        .map_err(|error| error.in_dir(&index_dir))?;
+    let caught_up = if is_new(&index).map_err(|error| error.in_dir(&index_dir))? {
+        catch_up.rebuild(&recovered.segments, &recovered.relocated)
+    } else {
+        catch_up.run(&recovered.segments)
+    };
+    caught_up.map_err(|error| error.in_dir(&index_dir))?;
     if !damage.is_empty() {
+        let mut changes = Changes::default();
+        changes.damaged();
         index
-            .remember_damage()
+            .apply(changes)
             .map_err(|error| OpenError::Index(error, index_dir.clone()))?;
     }
     let segments = Segments::default();
-    recovered
-        .segments
-        .iter()
-        .for_each(|segment| segments.insert(segment));
+    let all = recovered.segments.iter().chain(&recovered.relocated);
+    all.for_each(|segment| segments.insert(segment));
     for Damage { position, bytes } in &damage {
         tracing::error!(%position, bytes, "damage: these bytes were acknowledged and cannot be read");
     }
@@ -129,15 +135,20 @@ fn open_index(path: &Path, segments: &[Arc<Segment>]) -> Result<Index, OpenError
     let failed = |error| OpenError::Index(error, path.to_path_buf());
     let index = Index::open(path).map_err(failed)?;
     let stale = !index.is_of_this_version().map_err(failed)?;
-    let stranger = match index.checkpoint().map_err(failed)? {
-        Some(checkpoint) => !segments.iter().any(|segment| segment.id() == checkpoint),
-        None => false,
+    let (stranger, unfinished) = match index.checkpoint().map_err(failed)? {
+        Some(checkpoint) => (
+            !segments.iter().any(|segment| segment.id() == checkpoint),
+            false,
+        ),
+        None => (false, !index.is_empty().map_err(failed)?),
     };
-    if !stale && !stranger {
+    if !stale && !stranger && !unfinished {
         return Ok(index);
     }
     if stale {
         tracing::info!("the index was written by another version and is rebuilt");
+    } else if unfinished {
+        tracing::info!("rebuilding the index was cut short and begins anew");
     } else {
         tracing::warn!("the index does not belong to these segments and is rebuilt");
     }
@@ -170,16 +181,23 @@ impl From<fjall::Error> for Failure {
     }
 }
 
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Failure {
+        Failure::Other(error.into())
+    }
+}
+
 impl From<WalError> for Failure {
     fn from(error: WalError) -> Failure {
         Failure::Other(error.into())
     }
 }
 
-/// Batches of the internal partitions in one segment.
-type Batches = BTreeMap<PartitionId, Vec<BatchEntry>>;
+fn is_new(index: &Index) -> Result<bool, Failure> {
+    Ok(index.checkpoint()?.is_none())
+}
 
-/// Takes the segments behind the index's checkpoint in.
+/// Takes segments that the index does not hold yet in.
 struct CatchUp<'a> {
     index: &'a Index,
     /// Producers as of the segment before, of partitions that were looked at.
@@ -190,38 +208,160 @@ struct CatchUp<'a> {
 type Parts = BTreeMap<PartitionId, Part>;
 
 impl CatchUp<'_> {
+    /// The segments behind the checkpoint.
     fn run(&mut self, segments: &[Arc<Segment>]) -> Result<(), Failure> {
         let checkpoint = self.index.checkpoint()?;
         for (at, segment) in segments.iter().enumerate() {
             if checkpoint.is_some_and(|checkpoint| segment.id() <= checkpoint) {
                 continue;
             }
-            let (footer, batches) = match sealed(segment)? {
-                Some((footer, batches, trailer, body)) => {
-                    // After a failed fdatasync a footer may be readable and yet not on disk. The
-                    // index will rely on it, so it is made durable again first.
-                    segment.seal(trailer.groups_end, trailer.last_sequence, &body)?;
-                    (footer, batches)
-                }
-                None => self.seal(segment, segments.get(at + 1))?,
-            };
-            let metadata = self.metadata_changes(segment, &batches)?;
-            self.index.ingest(segment.id(), &footer, &metadata)?;
+            let footer = self.footer(segment, segments.get(at + 1))?;
+            let mut changes = changes_of(segment, &footer);
+            let mut metadata = MetadataChanges::new();
+            for &info in footer.blocks.iter().filter(|info| is_internal(info)) {
+                let block = BlockRef {
+                    segment: segment.id(),
+                    info,
+                };
+                self.metadata_changes(segment, &block, &mut metadata)?;
+            }
+            changes.metadata(&metadata);
+            changes.checkpoint(segment.id());
+            self.index.apply(changes)?;
         }
         Ok(())
     }
 
-    /// A segment whose footer never got written: read it through and write one.
-    fn seal(
+    /// All segments. What was relocated takes the place of what older segments hold of the same
+    /// offsets; metadata is read last, in the order of its offsets.
+    fn rebuild(
+        &mut self,
+        segments: &[Arc<Segment>],
+        relocated: &[Arc<Segment>],
+    ) -> Result<(), Failure> {
+        let Some(newest) = segments.last() else {
+            return Ok(());
+        };
+        for (at, segment) in segments.iter().enumerate() {
+            let footer = self.footer(segment, segments.get(at + 1))?;
+            self.index.apply(changes_of(segment, &footer))?;
+        }
+        for segment in relocated {
+            let footer = match segment.footer()? {
+                Some((_, body)) => footer::decode(&body),
+                None => None,
+            };
+            let footer = match footer {
+                Some(footer) => footer,
+                None => self.footer_of_relocated(segment)?,
+            };
+            let mut changes = Changes::default();
+            for info in &footer.blocks {
+                for older in self.index.blocks_in(info.partition, info.first, info.end) {
+                    changes.remove_block(&older?);
+                }
+            }
+            for info in &footer.blocks {
+                changes.put_block(segment.id(), info);
+            }
+            self.index.apply(changes)?;
+        }
+        let mut metadata = MetadataChanges::new();
+        let all: Vec<&Arc<Segment>> = segments.iter().chain(relocated).collect();
+        for partition in [METADATA, OFFSETS] {
+            for block in self.index.blocks_of(partition) {
+                let block = block?;
+                if let Some(segment) = all.iter().find(|segment| segment.id() == block.segment) {
+                    self.metadata_changes(segment, &block, &mut metadata)?;
+                }
+            }
+        }
+        let mut changes = Changes::default();
+        changes.metadata(&metadata);
+        changes.producers(&self.carried_producers(&metadata)?);
+        changes.checkpoint(newest.id());
+        Ok(self.index.apply(changes)?)
+    }
+
+    /// Producers whose last segment is gone: no footer names them any more, or not as they were last.
+    fn carried_producers(&self, metadata: &MetadataChanges) -> Result<Vec<ProducerEntry>, Failure> {
+        let mut carried = Vec::new();
+        for ((_, key), (_, value)) in metadata {
+            let (Some(key), Some(value)) = (Key::decode(key), value) else {
+                continue;
+            };
+            let Key::Producer {
+                partition,
+                producer_id,
+            } = key
+            else {
+                continue;
+            };
+            let producer: Producer = values::decode(value)
+                .map_err(|reason| Failure::Other(OpenError::Metadata(reason)))?;
+            let known = self.index.producer(partition, producer_id)?;
+            if known.is_none_or(|known| known.producer.last_base() < producer.last_base()) {
+                carried.push(ProducerEntry {
+                    partition,
+                    producer_id,
+                    producer,
+                });
+            }
+        }
+        Ok(carried)
+    }
+
+    /// The footer of a segment that was appended to, written if it is not there.
+    fn footer(
         &mut self,
         segment: &Segment,
         next: Option<&Arc<Segment>>,
-    ) -> Result<(Footer, Batches), Failure> {
-        let known_end = match next {
-            Some(next) => groups_end_before(next, segment.id())?,
-            None => None,
-        };
+    ) -> Result<Footer, Failure> {
+        if let Some((trailer, body)) = segment.footer()?
+            && let Some(footer) = footer::decode(&body)
+        {
+            // After a failed fdatasync a footer may be readable and yet not on disk. The index will
+            // rely on it, so it is made durable again first.
+            segment.seal(trailer.groups_end, trailer.last_sequence, &body)?;
+            return Ok(footer);
+        }
+        self.seal(segment, next)
+    }
+
+    /// What a relocated segment holds, where its footer is damaged. What it stood for beyond that is
+    /// not known any more.
+    fn footer_of_relocated(&mut self, segment: &Segment) -> Result<Footer, Failure> {
+        let known_end = segment.trailer()?.map(|trailer| trailer.groups_end);
         let scan = segment.scan(known_end)?;
+        self.note(segment, &scan);
+        let mut footer = Footer::default();
+        for group in &scan.groups {
+            for entry in &group.entries {
+                let headers = headers_in(segment, entry)?;
+                let batches: Vec<BatchEntry> = headers
+                    .iter()
+                    .map(|(header, position)| BatchEntry::of(header, *position))
+                    .collect();
+                if let (Some(first), Some(last)) = (batches.first(), batches.last()) {
+                    let largest = batches.iter().map(|batch| batch.max_timestamp_ms).max();
+                    footer.blocks.push(BlockInfo {
+                        partition: PartitionId(entry.stream),
+                        first: first.base,
+                        end: last.end(),
+                        max_timestamp_ms: largest.unwrap_or(-1),
+                        append_time_ms: group.header.append_time_ms,
+                        batch_bytes: batches.iter().map(|batch| u64::from(batch.bytes)).sum(),
+                        // No block lies there: whoever looks for it reads the segment through.
+                        block_position: entry.payload_position,
+                        block_bytes: 0,
+                    });
+                }
+            }
+        }
+        Ok(footer)
+    }
+
+    fn note(&mut self, segment: &Segment, scan: &Scan) {
         self.damage
             .extend(scan.damage.iter().map(|&(offset, bytes)| Damage {
                 position: Position {
@@ -230,6 +370,16 @@ impl CatchUp<'_> {
                 },
                 bytes,
             }));
+    }
+
+    /// A segment whose footer never got written: read it through and write one.
+    fn seal(&mut self, segment: &Segment, next: Option<&Arc<Segment>>) -> Result<Footer, Failure> {
+        let known_end = match next {
+            Some(next) => groups_end_before(next, segment.id())?,
+            None => None,
+        };
+        let scan = segment.scan(known_end)?;
+        self.note(segment, &scan);
         let mut parts = Parts::new();
         let mut touched: BTreeMap<(PartitionId, i64), ()> = BTreeMap::new();
         let entries = scan.groups.iter().flat_map(|group| {
@@ -245,7 +395,7 @@ impl CatchUp<'_> {
                 part.batches.push(batch);
                 part.append_time_ms = part.append_time_ms.max(appended);
                 if header.producer_id >= 0 {
-                    self.producers_of(id)?.append(&header, base);
+                    self.producers_of(id)?.append(&header, base, appended);
                     touched.insert((id, header.producer_id), ());
                 }
             }
@@ -263,48 +413,41 @@ impl CatchUp<'_> {
         let (body, footer) = footer::encode(scan.end, &parts, &producers);
         let last_sequence = scan.groups.last().map_or(0, |group| group.header.sequence);
         segment.seal(scan.end, last_sequence, &body)?;
-        let mut batches = Batches::new();
-        for id in [METADATA, OFFSETS] {
-            if let Some(part) = parts.remove(&id) {
-                batches.insert(id, part.batches);
-            }
-        }
-        Ok((footer, batches))
+        Ok(footer)
     }
 
-    /// Newest value of every key that the internal partitions got in one segment. A batch that
-    /// rotted is reported and passed over: the node starts without it.
+    /// Newest value of every key in one block of an internal partition. A batch that rotted is
+    /// reported and passed over: the node starts without it.
     fn metadata_changes(
         &mut self,
         segment: &Segment,
-        batches: &Batches,
-    ) -> Result<MetadataChanges, Failure> {
-        let mut changes = MetadataChanges::new();
-        for (&partition, list) in batches {
-            for entry in list {
-                let mut bytes = vec![0; entry.bytes as usize];
-                segment.read(entry.position, &mut bytes)?;
-                let bytes = Bytes::from(bytes);
-                let records = BatchHeader::parse(&bytes).and_then(|h| batch::records(&h, &bytes));
-                let Ok(records) = records else {
-                    let position = Position {
-                        segment: segment.id(),
-                        offset: entry.position,
-                    };
-                    self.damage.push(Damage {
-                        position,
-                        bytes: entry.bytes,
-                    });
-                    continue;
+        block: &BlockRef,
+        changes: &mut MetadataChanges,
+    ) -> Result<(), Failure> {
+        let partition = block.info.partition;
+        for entry in fetch::read_block(segment, &block.info)? {
+            let mut bytes = vec![0; entry.bytes as usize];
+            segment.read(entry.position, &mut bytes)?;
+            let bytes = Bytes::from(bytes);
+            let records = BatchHeader::parse(&bytes).and_then(|h| batch::records(&h, &bytes));
+            let Ok(records) = records else {
+                let position = Position {
+                    segment: segment.id(),
+                    offset: entry.position,
                 };
-                for StoredRecord { offset, record } in records {
-                    let key = record.key.unwrap_or_default().to_vec();
-                    let value = record.value.map(|value| value.to_vec());
-                    changes.insert((partition, key), (offset, value));
-                }
+                self.damage.push(Damage {
+                    position,
+                    bytes: entry.bytes,
+                });
+                continue;
+            };
+            for StoredRecord { offset, record } in records {
+                let key = record.key.unwrap_or_default().to_vec();
+                let value = record.value.map(|value| value.to_vec());
+                changes.insert((partition, key), (offset, value));
             }
         }
-        Ok(changes)
+        Ok(())
     }
 
     fn producers_of(&mut self, id: PartitionId) -> Result<&mut Producers, Failure> {
@@ -318,39 +461,25 @@ impl CatchUp<'_> {
 
 fn producers_of(index: &Index, id: PartitionId) -> fjall::Result<Producers> {
     let mut producers = Producers::default();
-    for item in index.producers(id) {
-        let (producer_id, producer) = item?;
-        producers.restore(producer_id, Some(producer));
+    for entry in index.producers(id) {
+        let entry = entry?;
+        producers.restore(entry.producer_id, Some(entry.producer));
     }
     Ok(producers)
 }
 
-type Sealed = (Footer, Batches, Trailer, Vec<u8>);
+fn is_internal(info: &BlockInfo) -> bool {
+    info.partition == METADATA || info.partition == OFFSETS
+}
 
-/// Footer and internal batches of a sealed segment; `None` if it has no footer, or a damaged one.
-fn sealed(segment: &Segment) -> Result<Option<Sealed>, Failure> {
-    let Some((trailer, body)) = segment.footer()? else {
-        return Ok(None);
-    };
-    let Some(footer) = footer::decode(&body) else {
-        return Ok(None);
-    };
-    let mut batches = Batches::new();
-    for info in footer
-        .blocks
-        .iter()
-        .filter(|info| info.partition == METADATA || info.partition == OFFSETS)
-    {
-        let at = info.block_position.saturating_sub(trailer.groups_end) as usize;
-        let block = body
-            .get(at..at.saturating_add(info.block_bytes as usize))
-            .unwrap_or_default();
-        match footer::decode_block(info.partition, block) {
-            Some(list) => drop(batches.insert(info.partition, list)),
-            None => return Ok(None),
-        }
+/// Batches and producers of a segment that was appended to.
+fn changes_of(segment: &Segment, footer: &Footer) -> Changes {
+    let mut changes = Changes::default();
+    for info in &footer.blocks {
+        changes.put_block(segment.id(), info);
     }
-    Ok(Some((footer, batches, trailer, body)))
+    changes.producers(&footer.producers);
+    changes
 }
 
 /// The batches of one entry, and where they lie.
@@ -393,24 +522,32 @@ fn restore(index: &Index) -> Result<(Arc<State>, Arc<Internal>), Failure> {
             apply(&key, &value)?;
         }
     }
+    let mut stale = Changes::default();
     for partition in [&internal.metadata, &internal.offsets] {
         for item in index.metadata(partition.id()) {
             let MetadataRow { key, offset, value } = item?;
             // Found in a segment that is kept for other records: it was written again since, or it was
             // deleted and the record of that is gone.
             if offset < partition.log_start_offset() {
-                index.remove_metadata(partition.id(), &key)?;
+                stale.remove_metadata(partition.id(), &key);
                 continue;
             }
             apply(&key, &value)?;
         }
     }
-    let mut partitions = vec![internal.metadata.clone(), internal.offsets.clone()];
-    for topic in state.read().topics.values() {
-        partitions.extend_from_slice(topic.partitions());
+    index.apply(stale)?;
+    let mut producers: HashMap<PartitionId, Producers> = HashMap::new();
+    for entry in index.all_producers() {
+        let entry = entry?;
+        let of_partition = producers.entry(entry.partition).or_default();
+        of_partition.restore(entry.producer_id, Some(entry.producer));
     }
-    for partition in partitions {
-        restore_partition(index, &partition)?;
+    for partition in state.read().partitions.values() {
+        let last = index.last_block(partition.id())?;
+        let end = last.map(|block| block.info.end).unwrap_or_default();
+        let producers = producers.remove(&partition.id()).unwrap_or_default();
+        // What it keeps is counted by the cleaner, who looks at every block anyway.
+        partition.restore(end.max(partition.log_start_offset()), producers);
     }
     Ok((state, internal))
 }
@@ -428,17 +565,4 @@ pub fn first_free_partition(opened: &Opened) -> Result<u64, OpenError> {
         .chain(in_index)
         .max()
         .map_or(0, |id| id.0.saturating_add(1)))
-}
-
-fn restore_partition(index: &Index, partition: &Partition) -> Result<(), Failure> {
-    let mut end = Offset::ZERO;
-    let mut bytes = 0;
-    for block in index.blocks_of(partition.id()) {
-        let info = block?.info;
-        end = end.max(info.end);
-        bytes += info.batch_bytes;
-    }
-    let end = end.max(partition.log_start_offset());
-    partition.restore(end, bytes, producers_of(index, partition.id())?);
-    Ok(())
 }

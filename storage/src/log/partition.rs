@@ -14,6 +14,7 @@ use holdfast_wal::{Segment, SegmentId};
 use super::batch::BatchHeader;
 use super::footer::Part;
 use super::producers::Producers;
+use super::topic::Settings;
 use super::types::{Offset, PartitionId, TopicId};
 use super::watch::Signal;
 
@@ -54,6 +55,7 @@ pub struct Partition {
     topic: TopicId,
     topic_name: String,
     index: i32,
+    settings: Settings,
     high_watermark: AtomicI64,
     log_start: AtomicI64,
     bytes: AtomicU64,
@@ -92,12 +94,14 @@ impl Partition {
         topic: TopicId,
         topic_name: String,
         index: i32,
+        settings: Settings,
     ) -> Partition {
         Partition {
             id,
             topic,
             topic_name,
             index,
+            settings,
             high_watermark: AtomicI64::new(0),
             log_start: AtomicI64::new(0),
             bytes: AtomicU64::new(0),
@@ -131,9 +135,14 @@ impl Partition {
         Offset::new(self.high_watermark.load(Ordering::Acquire)).unwrap_or_default()
     }
 
-    /// Bytes of record batches kept.
+    /// Bytes of record batches kept. Counted in the background when the log has just been opened.
     pub fn size_bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// As its topic's configuration says.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     pub(crate) fn id(&self) -> PartitionId {
@@ -211,11 +220,15 @@ impl Partition {
         self.signal();
     }
 
+    /// Bytes of it were found in the index.
+    pub(crate) fn add_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Takes over what the index knows of the partition, when the log is opened.
-    pub(crate) fn restore(&self, high_watermark: Offset, bytes: u64, producers: Producers) {
+    pub(crate) fn restore(&self, high_watermark: Offset, producers: Producers) {
         self.high_watermark
             .fetch_max(high_watermark.value(), Ordering::AcqRel);
-        self.bytes.store(bytes, Ordering::Relaxed);
         let mut writer = self.writer();
         writer.next = self.high_watermark();
         writer.producers = producers;

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::batch::BatchHeader;
 use super::error::AppendError;
 use super::types::Offset;
@@ -17,15 +19,24 @@ pub struct Producers {
 }
 
 /// What is remembered of one producer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Producer {
     pub epoch: i16,
+    /// On the node's clock.
+    pub last_append_ms: u64,
     /// Oldest first.
     pub batches: Vec<SequencedBatch>,
 }
 
+impl Producer {
+    /// Offset of its last batch: a later state of the same producer has a larger one.
+    pub fn last_base(&self) -> Option<Offset> {
+        self.batches.last().map(|batch| batch.base)
+    }
+}
+
 /// One remembered batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequencedBatch {
     pub first_sequence: i32,
     pub last_sequence: i32,
@@ -89,9 +100,10 @@ impl Producers {
     }
 
     /// Remembers a batch; returns what was known before, to take it back.
-    pub fn append(&mut self, header: &BatchHeader, base: Offset) -> Option<Producer> {
+    pub fn append(&mut self, header: &BatchHeader, base: Offset, now_ms: u64) -> Option<Producer> {
         let before = self.by_id.get(&header.producer_id).cloned();
         let producer = self.by_id.entry(header.producer_id).or_default();
+        producer.last_append_ms = now_ms;
         if producer.epoch != header.producer_epoch {
             producer.batches.clear();
             producer.epoch = header.producer_epoch;
@@ -114,6 +126,20 @@ impl Producers {
             Some(producer) => self.by_id.insert(producer_id, producer),
             None => self.by_id.remove(&producer_id),
         };
+    }
+
+    /// Forgets who has not appended since. A producer that comes back is taken as it is (KIP-360): only
+    /// a batch that it sends a second time after so long a while would not be noticed.
+    pub fn expire(&mut self, before_ms: u64) -> Vec<i64> {
+        let mut expired = Vec::new();
+        self.by_id.retain(|&id, producer| {
+            let keep = producer.last_append_ms >= before_ms;
+            if !keep {
+                expired.push(id);
+            }
+            keep
+        });
+        expired
     }
 
     pub fn get(&self, producer_id: i64) -> Option<&Producer> {
@@ -164,7 +190,7 @@ mod tests {
         let mut producers = Producers::default();
         for i in 0..7 {
             assert_eq!(producers.judge(&batch(0, i * 10, 10)), Ok(Verdict::Next));
-            producers.append(&batch(0, i * 10, 10), offset(i64::from(i) * 10));
+            producers.append(&batch(0, i * 10, 10), offset(i64::from(i) * 10), 0);
         }
         assert_eq!(
             producers.judge(&batch(0, 20, 10)),
@@ -183,7 +209,7 @@ mod tests {
         assert!(producers.judge(&batch(0, 80, 1)).is_err());
         assert_eq!(producers.judge(&batch(1, 0, 1)), Ok(Verdict::Next));
         assert!(producers.judge(&batch(1, 5, 1)).is_err());
-        producers.append(&batch(1, 0, 1), offset(70));
+        producers.append(&batch(1, 0, 1), offset(70), 0);
         let fenced = AppendError::ProducerFenced {
             producer_id: 9,
             got: 0,
@@ -195,17 +221,26 @@ mod tests {
     #[test]
     fn sequence_numbers_wrap_to_zero() {
         let mut producers = Producers::default();
-        producers.append(&batch(0, i32::MAX - 1, 2), offset(0));
+        producers.append(&batch(0, i32::MAX - 1, 2), offset(0), 0);
         assert_eq!(producers.judge(&batch(0, 0, 1)), Ok(Verdict::Next));
-        producers.append(&batch(0, i32::MAX, 1), offset(2));
+        producers.append(&batch(0, i32::MAX, 1), offset(2), 0);
         assert_eq!(producers.judge(&batch(0, 0, 1)), Ok(Verdict::Next));
     }
 
     #[test]
     fn an_append_can_be_taken_back() {
         let mut producers = Producers::default();
-        let before = producers.append(&batch(0, 0, 1), offset(0));
+        let before = producers.append(&batch(0, 0, 1), offset(0), 0);
         producers.restore(9, before);
         assert_eq!(producers.judge(&batch(0, 5, 1)), Ok(Verdict::Next));
+    }
+
+    #[test]
+    fn a_producer_that_expired_goes_on_where_it_was() {
+        let mut producers = Producers::default();
+        producers.append(&batch(0, 0, 10), offset(0), 1000);
+        assert!(producers.expire(1000).is_empty());
+        assert_eq!(producers.expire(1001), [9]);
+        assert_eq!(producers.judge(&batch(0, 10, 1)), Ok(Verdict::Next));
     }
 }

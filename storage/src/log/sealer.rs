@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use holdfast_wal::writer::Retired;
 
 use super::cleaner::Event;
 use super::footer::{self, Part, ProducerEntry};
-use super::index::{Index, MetadataChanges};
+use super::index::{Changes, Index, MetadataChanges};
 use super::partition::Partition;
 use super::state::State;
 use super::types::PartitionId;
@@ -51,7 +52,10 @@ fn run(jobs: &Receiver<SealJob>, index: &Index, state: &State, cleaner: &Sender<
     for job in jobs {
         let segment = job.retired.segment.id();
         match seal(&job, index, state, cleaner) {
-            Ok(true) => tracing::debug!(%segment, partitions = job.partitions.len(), "sealed"),
+            Ok(true) => {
+                state.unsealed.fetch_sub(1, Ordering::AcqRel);
+                tracing::debug!(%segment, partitions = job.partitions.len(), "sealed");
+            }
             // The index takes segments in order, so what follows waits for the next start as well.
             Ok(false) => return,
             Err(error) => {
@@ -90,7 +94,17 @@ fn seal(
         }
         std::thread::park_timeout(RETRY);
     }
-    while let Err(error) = index.ingest(segment.id(), &footer, &job.metadata) {
+    let changes = || {
+        let mut changes = Changes::default();
+        for info in &footer.blocks {
+            changes.put_block(segment.id(), info);
+        }
+        changes.producers(&footer.producers);
+        changes.metadata(&job.metadata);
+        changes.checkpoint(segment.id());
+        changes
+    };
+    while let Err(error) = index.apply(changes()) {
         tracing::error!(segment = %segment.id(), %error, "the index cannot be written; appends wait for it");
         if state.is_closing() {
             return Ok(false);
@@ -100,13 +114,10 @@ fn seal(
     for partition in &job.partitions {
         partition.forget_hot(segment.id());
     }
-    let parts = footer.blocks.iter();
     // After the end of the cleaner nobody listens, and at the next start it counts anew.
     let _ = cleaner.send(Event::Sealed {
         segment: segment.id(),
-        parts: parts
-            .map(|info| (info.partition, info.first, info.batch_bytes))
-            .collect(),
+        parts: footer.blocks,
     });
     Ok(true)
 }

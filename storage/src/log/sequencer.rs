@@ -29,6 +29,8 @@ use super::values::{self, Key, NodeValue, TopicValue};
 
 /// Batches in one segment before it is sealed, so that a footer stays small.
 const SEGMENT_BATCHES_MAX: usize = 128 << 10;
+/// No topic's `segment.ms` makes the node begin segments faster: they are everybody's.
+const SEGMENT_AGE_MIN_MS: u64 = 1000;
 /// Producer ids made durable at once.
 const PRODUCER_ID_BLOCK: i64 = 1000;
 
@@ -97,6 +99,8 @@ pub struct Appended {
     /// Offset of the first record.
     pub base_offset: Offset,
     pub log_start_offset: Offset,
+    /// The time that the records got, where the topic has `message.timestamp.type=LogAppendTime`.
+    pub append_time_ms: Option<u64>,
 }
 
 /// Counters since the log was opened.
@@ -118,6 +122,8 @@ struct Head {
     batches: usize,
     /// When its first group was written.
     begun_ms: Option<u64>,
+    /// The shortest `segment.ms` of the topics in it.
+    segment_ms: Option<u64>,
 }
 
 /// The sequencer; lives on the writer thread.
@@ -130,6 +136,8 @@ pub struct Sequencer {
     batch_bytes_max: usize,
     segment_age_max_ms: u64,
     clock: Clock,
+    /// When the group being closed was begun.
+    now_ms: u64,
     sealer: SealQueue,
     room: Arc<Room>,
     node: NodeValue,
@@ -185,6 +193,7 @@ impl Sequencer {
             batch_bytes_max,
             segment_age_max_ms,
             clock,
+            now_ms: 0,
             sealer,
             room,
             node,
@@ -215,9 +224,11 @@ impl Sequencer {
                 reply,
             } => {
                 let result = self.place_records(&partition, &records);
+                let stamped = partition.settings().log_append_time;
                 let appended = result.map(|base_offset| Appended {
                     base_offset,
                     log_start_offset: partition.log_start_offset(),
+                    append_time_ms: stamped.then_some(self.now_ms),
                 });
                 self.group.answers.push(Answer::Appended(reply, appended));
             }
@@ -282,6 +293,9 @@ impl Sequencer {
         }
         let mut writer = partition.writer();
         let log_start_offset = partition.log_start_offset();
+        let append_time_ms = header
+            .append_time_ms()
+            .and_then(|ms| u64::try_from(ms).ok());
         if header.producer_id >= 0 {
             let producer_id = header.producer_id;
             if producer_id >= self.node.next_producer {
@@ -291,10 +305,11 @@ impl Sequencer {
                 return Ok(Appended {
                     base_offset,
                     log_start_offset,
+                    append_time_ms,
                 });
             }
             let base = writer.next;
-            let before = writer.producers.append(header, base);
+            let before = writer.producers.append(header, base, self.now_ms);
             self.group.undo.push(Undo {
                 partition: partition.clone(),
                 producer_id: header.producer_id,
@@ -309,6 +324,7 @@ impl Sequencer {
         Ok(Appended {
             base_offset: base,
             log_start_offset,
+            append_time_ms,
         })
     }
 
@@ -340,10 +356,11 @@ impl Sequencer {
         writer.next = base.plus(u32::try_from(records.len()).unwrap_or(u32::MAX));
         let slot = self.group.slot(partition, &mut writer, base);
         let mut offset = base;
+        let stamp = partition.settings().log_append_time.then_some(self.now_ms);
         for (timestamp_ms, body) in records.iter() {
             slot.push_record(
                 offset,
-                timestamp_ms,
+                stamped(timestamp_ms, stamp),
                 body,
                 self.batch_bytes_max,
                 self.leader_epoch,
@@ -364,9 +381,10 @@ impl Sequencer {
         let offset = writer.next;
         writer.next = offset.plus(1);
         let slot = self.group.slot(partition, &mut writer, offset);
+        let stamp = partition.settings().log_append_time.then_some(self.now_ms);
         slot.push_record(
             offset,
-            timestamp_ms,
+            stamped(timestamp_ms, stamp),
             body,
             self.batch_bytes_max,
             self.leader_epoch,
@@ -521,6 +539,9 @@ impl Sequencer {
             slot.partition
                 .publish(&placed.segment, &batches, placed.append_time_ms);
             if first_in_head {
+                if let Some(ms) = slot.partition.settings().segment_ms {
+                    self.head.segment_ms = Some(self.head.segment_ms.map_or(ms, |m| m.min(ms)));
+                }
                 self.head.partitions.push(slot.partition);
             }
         }
@@ -575,6 +596,11 @@ impl Sequencer {
     }
 }
 
+/// A record's own time, or the one that it gets.
+fn stamped(timestamp_ms: i64, stamp: Option<u64>) -> i64 {
+    stamp.map_or(timestamp_ms, |ms| i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
 impl WalSequencer for Sequencer {
     type Submission = Submission;
     type Closed = Group;
@@ -584,18 +610,18 @@ impl WalSequencer for Sequencer {
         submissions: impl Iterator<Item = Submission>,
         out: &mut WalGroup,
     ) -> Group {
+        self.now_ms = self.clock.now_ms();
         submissions.for_each(|submission| self.take(submission));
         self.group.close(out, self.leader_epoch);
         std::mem::take(&mut self.group)
     }
 
     fn wants_new_segment(&self) -> bool {
-        let age = |begun| self.clock.now_ms().saturating_sub(begun);
-        self.head.batches >= SEGMENT_BATCHES_MAX
-            || self
-                .head
-                .begun_ms
-                .is_some_and(|begun| age(begun) > self.segment_age_max_ms)
+        let asked = self.head.segment_ms.unwrap_or(u64::MAX);
+        let age_max = self.segment_age_max_ms.min(asked.max(SEGMENT_AGE_MIN_MS));
+        let age = |begun| self.now_ms.saturating_sub(begun);
+        let begun = self.head.begun_ms;
+        self.head.batches >= SEGMENT_BATCHES_MAX || begun.is_some_and(|begun| age(begun) > age_max)
     }
 
     fn durable(&mut self, mut group: Group, placed: Option<&Placed>) {
@@ -668,6 +694,7 @@ impl WalSequencer for Sequencer {
             producers,
             metadata: head.metadata,
         };
+        self.state.unsealed.fetch_add(1, Ordering::AcqRel);
         // Without a sealer the segment is sealed at the next start, but memory must not grow until then.
         if self.sealer.send(job).is_err() && !self.state.is_closing() {
             self.state.fail("the sealer has ended".into());

@@ -2,13 +2,13 @@
 //! from a record that is already durable.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 
 use super::partition::Partition;
-use super::topic::Topic;
+use super::topic::{Settings, Topic};
 use super::types::{CommittedOffset, PartitionId, TopicId};
 use super::values::{self, Key, NodeValue, TopicValue};
 
@@ -29,7 +29,10 @@ pub struct Internal {
 impl Internal {
     pub fn new() -> Internal {
         let nowhere = TopicId(uuid::Uuid::nil());
-        let partition = |id, name: &str| Arc::new(Partition::new(id, nowhere, name.to_owned(), 0));
+        let partition = |id, name: &str| {
+            let settings = Settings::of(&[]);
+            Arc::new(Partition::new(id, nowhere, name.to_owned(), 0, settings))
+        };
         Internal {
             metadata: partition(METADATA, "__metadata"),
             offsets: partition(OFFSETS, "__offsets"),
@@ -52,6 +55,8 @@ pub struct State {
     closing: AtomicBool,
     /// Partitions of deleted topics, for the cleaner.
     deleted: Mutex<Vec<PartitionId>>,
+    /// Full segments that wait for the sealer or are with it.
+    pub unsealed: AtomicUsize,
 }
 
 /// The tables behind the lock.
@@ -148,6 +153,13 @@ impl State {
                 .partitions
                 .get(&id)
                 .map(|partition| values::encode(&partition.log_start_offset())),
+            Some(Key::Producer {
+                partition,
+                producer_id,
+            }) => tables.partitions.get(&partition).and_then(|partition| {
+                let writer = partition.writer();
+                writer.producers.get(producer_id).map(values::encode)
+            }),
             None => return Err("a key of a later version".into()),
         };
         value.transpose()
@@ -195,7 +207,8 @@ impl State {
                     partition.raise_log_start(values::decode(value)?);
                 }
             }
-            (Key::LogStart(_), None) => {}
+            // Only looked at when the index is made anew.
+            (Key::LogStart(_), None) | (Key::Producer { .. }, _) => {}
             (Key::Setting { kind, key }, Some(value)) => {
                 tables
                     .settings

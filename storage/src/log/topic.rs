@@ -32,6 +32,64 @@ impl Default for Retention {
     }
 }
 
+/// How a topic is compacted (`cleanup.policy=compact`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Compaction {
+    /// `min.compaction.lag.ms`: what was appended since is left alone.
+    pub min_lag_ms: u64,
+    /// `max.compaction.lag.ms`: what is older does not wait for the dirty ratio.
+    pub max_lag_ms: u64,
+    /// `delete.retention.ms`: tombstones are kept for so long once they have been compacted.
+    pub delete_retention_ms: u64,
+    /// `min.cleanable.dirty.ratio`: share of bytes not yet compacted from which on it is worth it.
+    pub min_dirty_ratio: f64,
+}
+
+/// What the log does with the records of a topic, as its configuration says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// The cleanup policy names `delete`.
+    deletes: bool,
+    /// Outer `None`: the node's.
+    retention_ms: Option<Option<u64>>,
+    retention_bytes: Option<Option<u64>>,
+    /// Set if the cleanup policy names `compact`.
+    pub compaction: Option<Compaction>,
+    /// `message.timestamp.type=LogAppendTime`.
+    pub log_append_time: bool,
+    /// `segment.ms`: a segment that holds records of the topic is sealed at this age.
+    pub segment_ms: Option<u64>,
+}
+
+impl Settings {
+    pub fn of(configs: &[(String, String)]) -> Settings {
+        let find = |key: &str| {
+            let found = configs.iter().find(|(name, _)| name == key);
+            found.map(|(_, value)| value.as_str())
+        };
+        let policy = find("cleanup.policy").unwrap_or("delete");
+        let has = |wanted: &str| policy.split(',').any(|policy| policy.trim() == wanted);
+        // -1 is without bound.
+        let bound = |key: &str| Some(u64::try_from(find(key)?.parse::<i64>().ok()?).ok());
+        let number = |key: &str, default| find(key).and_then(|v| v.parse().ok()).unwrap_or(default);
+        let ratio = find("min.cleanable.dirty.ratio").and_then(|v| v.parse().ok());
+        let compaction = Compaction {
+            min_lag_ms: number("min.compaction.lag.ms", 0),
+            max_lag_ms: number("max.compaction.lag.ms", u64::MAX),
+            delete_retention_ms: number("delete.retention.ms", 24 * 3600 * 1000),
+            min_dirty_ratio: ratio.unwrap_or(0.5),
+        };
+        Settings {
+            deletes: has("delete"),
+            retention_ms: bound("retention.ms"),
+            retention_bytes: bound("retention.bytes"),
+            compaction: has("compact").then_some(compaction),
+            log_append_time: find("message.timestamp.type") == Some("LogAppendTime"),
+            segment_ms: find("segment.ms").and_then(|v| v.parse().ok()),
+        }
+    }
+}
+
 /// A topic and its partitions.
 #[derive(Debug)]
 pub struct Topic {
@@ -39,6 +97,7 @@ pub struct Topic {
     name: String,
     partitions: Vec<Arc<Partition>>,
     configs: Vec<(String, String)>,
+    settings: Settings,
     turn: AtomicUsize,
 }
 
@@ -49,8 +108,10 @@ impl Topic {
         ids: &[PartitionId],
         configs: Vec<(String, String)>,
     ) -> Topic {
+        let settings = Settings::of(&configs);
         let partition = |(index, &partition): (i32, &PartitionId)| {
-            Arc::new(Partition::new(partition, id, name.to_owned(), index))
+            let topic_name = name.to_owned();
+            Arc::new(Partition::new(partition, id, topic_name, index, settings))
         };
         let partitions = (0..).zip(ids).map(partition).collect();
         Topic {
@@ -58,6 +119,7 @@ impl Topic {
             name: name.to_owned(),
             partitions,
             configs,
+            settings,
             turn: AtomicUsize::new(0),
         }
     }
@@ -94,26 +156,17 @@ impl Topic {
         &self.partitions[index]
     }
 
-    fn config(&self, key: &str) -> Option<&str> {
-        let found = self.configs.iter().find(|(name, _)| name == key);
-        found.map(|(_, value)| value.as_str())
-    }
-
     /// What it keeps; `None` if its cleanup policy does not delete.
     pub fn retention(&self, default: &Retention) -> Option<Retention> {
-        let policy = self.config("cleanup.policy").unwrap_or("delete");
-        if !policy.split(',').any(|policy| policy.trim() == "delete") {
-            return None;
-        }
-        let own = |key: &str, default| match self.config(key).map(str::parse::<i64>) {
-            // -1 is without bound.
-            Some(Ok(value)) => u64::try_from(value).ok(),
-            _ => default,
-        };
-        Some(Retention {
-            ms: own("retention.ms", default.ms),
-            bytes: own("retention.bytes", default.bytes),
+        let settings = &self.settings;
+        settings.deletes.then(|| Retention {
+            ms: settings.retention_ms.unwrap_or(default.ms),
+            bytes: settings.retention_bytes.unwrap_or(default.bytes),
         })
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// As given when the topic was created.
@@ -160,17 +213,32 @@ pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
         if !TOPIC_CONFIGS.contains(&key.as_str()) {
             return invalid("Kafka has no such topic configuration");
         }
-        let number = value.parse::<i64>().is_ok_and(|number| number >= -1);
-        if matches!(key.as_str(), "retention.ms" | "retention.bytes") && !number {
-            return invalid("a number, or -1 for no bound");
+        let least = match key.as_str() {
+            "retention.ms" | "retention.bytes" => Some((-1, "a number, or -1 for no bound")),
+            "min.compaction.lag.ms" | "delete.retention.ms" => Some((0, "a number, 0 or more")),
+            "max.compaction.lag.ms" | "segment.ms" => Some((1, "a number, 1 or more")),
+            _ => None,
+        };
+        if let Some((least, reason)) = least
+            && value.parse::<i64>().map_or(true, |number| number < least)
+        {
+            return invalid(reason);
         }
         let mut policies = value.split(',').map(str::trim);
         if key == "cleanup.policy" && !policies.all(|policy| matches!(policy, "delete" | "compact"))
         {
             return invalid("delete, compact, or both");
         }
-        if key == "message.timestamp.type" && value != "CreateTime" {
-            return invalid("only CreateTime is supported");
+        let ratio = value.parse::<f64>();
+        if key == "min.cleanable.dirty.ratio"
+            && !ratio.is_ok_and(|ratio| (0.0..=1.0).contains(&ratio))
+        {
+            return invalid("a number from 0 to 1");
+        }
+        if key == "message.timestamp.type"
+            && !matches!(value.as_str(), "CreateTime" | "LogAppendTime")
+        {
+            return invalid("CreateTime or LogAppendTime");
         }
     }
     Ok(())
@@ -243,7 +311,14 @@ mod tests {
         assert!(validate(&with("retention.bytes", "1 GB")).is_err());
         assert_eq!(validate(&with("cleanup.policy", "compact, delete")), Ok(()));
         assert!(validate(&with("cleanup.policy", "remove")).is_err());
-        assert!(validate(&with("message.timestamp.type", "LogAppendTime")).is_err());
+        assert_eq!(
+            validate(&with("message.timestamp.type", "LogAppendTime")),
+            Ok(())
+        );
+        assert!(validate(&with("message.timestamp.type", "logappendtime")).is_err());
+        assert!(validate(&with("segment.ms", "0")).is_err());
+        assert!(validate(&with("delete.retention.ms", "-1")).is_err());
+        assert!(validate(&with("min.cleanable.dirty.ratio", "1.1")).is_err());
         assert!(
             validate(&NewTopic {
                 partitions: 0,

@@ -14,6 +14,7 @@ const TOPIC: u8 = b't';
 const SETTING: u8 = b's';
 const NODE: u8 = b'n';
 const GROUP_OFFSET: u8 = b'g';
+const PRODUCER: u8 = b'p';
 /// Sorts behind [`TOPIC`]: when the index is read in order, the partition is known by then.
 const LOG_START: u8 = b'u';
 
@@ -50,6 +51,11 @@ pub enum Key {
     },
     /// First offset of a partition that is still kept.
     LogStart(PartitionId),
+    /// An idempotent producer, written here when the segment goes whose footer named it last.
+    Producer {
+        partition: PartitionId,
+        producer_id: i64,
+    },
 }
 
 impl Key {
@@ -80,7 +86,21 @@ impl Key {
                 out.push(LOG_START);
                 out.extend_from_slice(&partition.0.to_be_bytes());
             }
+            Key::Producer {
+                partition,
+                producer_id,
+            } => {
+                out = Key::producers_of(*partition);
+                out.extend_from_slice(&producer_id.to_be_bytes());
+            }
         }
+        out
+    }
+
+    /// What the keys of all producers of a partition begin with.
+    pub fn producers_of(partition: PartitionId) -> Vec<u8> {
+        let mut out = vec![PRODUCER];
+        out.extend_from_slice(&partition.0.to_be_bytes());
         out
     }
 
@@ -110,6 +130,13 @@ impl Key {
             LOG_START => {
                 let id = u64::from_be_bytes(rest.try_into().ok()?);
                 Some(Key::LogStart(PartitionId(id)))
+            }
+            PRODUCER => {
+                let (partition, producer_id) = rest.split_first_chunk::<8>()?;
+                Some(Key::Producer {
+                    partition: PartitionId(u64::from_be_bytes(*partition)),
+                    producer_id: i64::from_be_bytes(producer_id.try_into().ok()?),
+                })
             }
             _ => None,
         }
@@ -169,6 +196,7 @@ pub fn group_offset(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::producers::{Producer, SequencedBatch};
     use super::super::types::Offset;
     use super::*;
 
@@ -203,6 +231,18 @@ mod tests {
         let bytes = encode(&committed).unwrap();
         assert_eq!(hex(&bytes), "010a01016d04");
         assert_eq!(decode::<CommittedOffset>(&bytes).unwrap(), committed);
+        let producer = Producer {
+            epoch: 1,
+            last_append_ms: 2,
+            batches: vec![SequencedBatch {
+                first_sequence: 0,
+                last_sequence: 4,
+                base: Offset::new(300).unwrap(),
+            }],
+        };
+        let bytes = encode(&producer).unwrap();
+        assert_eq!(hex(&bytes), "0102020100 08fb5802".replace(' ', ""));
+        assert_eq!(decode::<Producer>(&bytes).unwrap(), producer);
         assert!(
             decode::<NodeValue>(&[2, 0])
                 .unwrap_err()
@@ -226,6 +266,10 @@ mod tests {
                 partition: 3,
             },
             Key::LogStart(PartitionId(300)),
+            Key::Producer {
+                partition: PartitionId(300),
+                producer_id: 7,
+            },
         ] {
             let bytes = key.encode();
             assert_eq!(Key::decode(&bytes), Some(key));

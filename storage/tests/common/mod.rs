@@ -1,5 +1,5 @@
 //! What the tests of the log share.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
 use bytes::Bytes;
 use holdfast_storage::log::{Log, Offset, Partition};

@@ -43,6 +43,8 @@ struct State {
     durable_names: HashMap<String, Shared>,
     pending_names: Vec<NameChange>,
     syncs: u64,
+    /// Changes that still succeed before the power goes, if it is to go.
+    fuse: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -104,6 +106,7 @@ impl SimDisk {
             durable_names: HashMap::new(),
             pending_names: Vec::new(),
             syncs: 0,
+            fuse: None,
         };
         SimDisk {
             state: Arc::new(Mutex::new(state)),
@@ -115,6 +118,17 @@ impl SimDisk {
         self.lock().faults = faults;
     }
 
+    /// After so many further changes (writes, syncs, names) every operation fails, until [`SimDisk::crash`]:
+    /// what is on disk stays as it was at that moment.
+    pub fn power_off_after(&self, changes: u64) {
+        self.lock().fuse = Some(changes);
+    }
+
+    /// The power is off.
+    pub fn is_off(&self) -> bool {
+        self.lock().fuse == Some(0)
+    }
+
     /// fdatasyncs that succeeded so far.
     pub fn syncs(&self) -> u64 {
         self.lock().syncs
@@ -124,6 +138,7 @@ impl SimDisk {
     pub fn crash(&self) {
         let mut state = self.lock();
         let state = &mut *state;
+        state.fuse = None;
         let kept =
             usize::try_from(state.random.below(state.pending_names.len() as u64 + 1)).unwrap_or(0);
         for change in state.pending_names.drain(..).take(kept) {
@@ -198,6 +213,26 @@ impl NameChange {
 }
 
 impl State {
+    /// Every change asks first.
+    fn change(&mut self) -> io::Result<()> {
+        match &mut self.fuse {
+            Some(0) => Err(eio()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn read(&self) -> io::Result<()> {
+        if self.fuse == Some(0) {
+            Err(eio())
+        } else {
+            Ok(())
+        }
+    }
+
     fn change_names(&mut self, change: NameChange) {
         change.clone().apply(&mut self.names);
         self.pending_names.push(change);
@@ -274,6 +309,7 @@ fn eio() -> io::Error {
 
 impl Disk for SimDisk {
     fn list(&self) -> io::Result<Vec<String>> {
+        self.lock().read()?;
         let mut names: Vec<String> = self.lock().names.keys().cloned().collect();
         names.sort_unstable();
         Ok(names)
@@ -281,6 +317,7 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str, capacity: u64) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.lock();
+        state.change()?;
         let chance = state.faults.no_space;
         if state.random.chance(chance) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -299,7 +336,10 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.lock().find(name)?;
+        let state = self.lock();
+        state.read()?;
+        let file = state.find(name)?;
+        drop(state);
         Ok(Arc::new(SimFile {
             disk: self.clone(),
             file,
@@ -308,6 +348,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.lock();
+        state.change()?;
         let file = state.find(from)?;
         state.change_names(NameChange::Put(to.to_owned(), file));
         state.change_names(NameChange::Remove(from.to_owned()));
@@ -316,6 +357,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.lock();
+        state.change()?;
         state.find(name)?;
         state.change_names(NameChange::Remove(name.to_owned()));
         Ok(())
@@ -324,6 +366,7 @@ impl Disk for SimDisk {
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.lock();
         let state = &mut *state;
+        state.change()?;
         let failing = state.random.chance(state.faults.sync_error);
         let pending = state.pending_names.len() as u64;
         let kept = if failing {
@@ -351,6 +394,7 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        self.disk.lock().read()?;
         let file = lock(&self.file);
         let from = usize::try_from(position)
             .unwrap_or(usize::MAX)
@@ -366,6 +410,7 @@ impl DiskFile for SimFile {
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
         let mut bytes: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
         let mut state = self.disk.lock();
+        state.change()?;
         let faults = state.faults;
         let failing = state.random.chance(faults.write_error);
         if (failing || state.random.chance(faults.short_write)) && bytes.len() > 1 {
@@ -380,6 +425,7 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
+        state.change()?;
         let chance = state.faults.sync_error;
         let mut file = lock(&self.file);
         if state.random.chance(chance) {
@@ -393,6 +439,7 @@ impl DiskFile for SimFile {
 
     fn truncate(&self, size: u64) -> io::Result<()> {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
+        self.disk.lock().change()?;
         let mut file = lock(&self.file);
         file.live.resize(size, 0);
         file.pending.push(Change::Truncate { size });
