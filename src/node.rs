@@ -24,6 +24,9 @@ use crate::pipelines::event_log::EmbeddedLog;
 use crate::pipelines::telemetry;
 use crate::{http, kafka, mqtt};
 
+/// Groups that mirror how far the pipelines are: no client is ever in them.
+const HELD_GROUPS: &[&str] = &[telemetry::TELEMETRY_GROUP, telemetry::SPEED_GROUP];
+
 /// A running node.
 pub struct Node {
     log: Log,
@@ -93,7 +96,7 @@ impl Node {
         let telemetry =
             telemetry::start(&config.telemetry, data_dir, events, inside.clone()).await?;
         let mqtt = mqtt::start(config.mqtt, log.clone(), auth.clone(), doors.clone()).await?;
-        let kafka = kafka::start(config.kafka, log.clone(), doors.clone()).await?;
+        let kafka = kafka::start(config.kafka, log.clone(), HELD_GROUPS, doors.clone()).await?;
         let sources = sources(&mqtt, &telemetry);
         let live = Live::start(config.live, log.clone(), sources, doors.clone());
         let mounts = Mounts {

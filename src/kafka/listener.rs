@@ -80,10 +80,11 @@ impl Handle {
 }
 
 /// Opens the door over `log`; cancelling `stop` closes it: what was admitted is still answered, for
-/// at most `shutdown_timeout_s`.
+/// at most `shutdown_timeout_s`. `held_groups` belong to parts of the node: their offsets never expire.
 pub async fn start(
     config: KafkaConfig,
     log: Log,
+    held_groups: &'static [&'static str],
     stop: CancellationToken,
 ) -> Result<Handle, StartError> {
     if !config.listen.ip().is_loopback() && !config.allow_anonymous {
@@ -116,9 +117,21 @@ pub async fn start(
         tasks: door.tasks.clone(),
     };
     tracing::info!(%local_addr, "Kafka door open");
+    let expiring = expire_offsets(door.broker.clone(), held_groups);
+    handle.tasks.spawn(expiring);
     handle.tasks.spawn(door.run(listener));
     handle.tasks.close();
     Ok(handle)
+}
+
+async fn expire_offsets(broker: Arc<Broker>, held_groups: &'static [&'static str]) {
+    let mut round = tokio::time::interval(EXPIRY_CHECK);
+    loop {
+        tokio::select! {
+            () = broker.stop.cancelled() => break,
+            _ = round.tick() => broker.groups.expire_offsets(held_groups).await,
+        }
+    }
 }
 
 fn parse_advertised(text: &str) -> Result<(String, u16), StartError> {
@@ -139,6 +152,9 @@ fn wall_clock_ms() -> i64 {
         .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
+
+/// Kafka: `offsets.retention.check.interval.ms`.
+const EXPIRY_CHECK: Duration = Duration::from_secs(600);
 
 struct Door {
     broker: Arc<Broker>,

@@ -40,6 +40,10 @@ pub struct GroupsConfig {
     pub member_bytes_max: usize,
     /// Bytes of metadata in a committed offset. Default 4096. Kafka: `offset.metadata.max.bytes`.
     pub offset_metadata_bytes_max: usize,
+    /// How long committed offsets are kept once their group has no members and commits nothing, in
+    /// milliseconds. Counts from the start of the node at the earliest. Default seven days.
+    /// Kafka: `offsets.retention.minutes`.
+    pub offsets_retention_ms: u64,
 }
 
 impl Default for GroupsConfig {
@@ -52,6 +56,7 @@ impl Default for GroupsConfig {
             groups_max: 10_000,
             member_bytes_max: 1 << 20,
             offset_metadata_bytes_max: 4_096,
+            offsets_retention_ms: 7 * 24 * 3_600_000,
         }
     }
 }

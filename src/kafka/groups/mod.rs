@@ -14,7 +14,7 @@
 //! across an await; time comes in as an argument. A group with something to wait for has one task
 //! that steps it at its next deadline.
 //!
-//! Limits: [`GroupsConfig`]. Committed offsets do not expire.
+//! Limits: [`GroupsConfig`]. Committed offsets expire, but only in groups without members.
 
 mod config;
 mod error;
@@ -141,6 +141,15 @@ impl Coordinator {
     /// Every group that has members or committed offsets, by id.
     pub fn list(&self) -> Vec<GroupSummary> {
         offsets::list(&self.registry, self.offsets.as_ref())
+    }
+
+    /// Removes offsets that have expired, except those of `held` groups; to be called every so often.
+    pub async fn expire_offsets(&self, held: &[&str]) {
+        let now_ms = (self.wall_clock)();
+        let expired = offsets::expire(&self.registry, self.offsets.as_ref(), now_ms, held).await;
+        if let Err(error) = expired {
+            tracing::error!(%error, "expired offsets cannot be removed; it is tried again");
+        }
     }
 
     /// Ends every group: whoever waits is answered COORDINATOR_NOT_AVAILABLE, and so is every later

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use holdfast_storage::log::{AppendError, CommittedOffset, Log, Offset, OffsetCommit, TopicId};
 
@@ -22,6 +23,12 @@ pub(super) trait OffsetStore: Send + Sync {
     fn committed(&self, group_id: &str, topic: TopicId, partition: i32) -> Option<CommittedOffset>;
     fn all_committed(&self, group_id: &str) -> Vec<(TopicId, i32, CommittedOffset)>;
     fn groups(&self) -> Vec<String>;
+    /// Resolves when those that are still as given are durably gone.
+    fn forget<'a>(
+        &'a self,
+        group_id: &'a str,
+        offsets: Vec<(TopicId, i32, CommittedOffset)>,
+    ) -> Writing<'a>;
     fn has_partition(&self, topic: TopicId, partition: i32) -> bool;
 }
 
@@ -40,6 +47,14 @@ impl OffsetStore for Log {
 
     fn groups(&self) -> Vec<String> {
         Log::groups(self)
+    }
+
+    fn forget<'a>(
+        &'a self,
+        group_id: &'a str,
+        offsets: Vec<(TopicId, i32, CommittedOffset)>,
+    ) -> Writing<'a> {
+        Box::pin(self.forget_offsets(group_id, offsets))
     }
 
     fn has_partition(&self, topic: TopicId, partition: i32) -> bool {
@@ -71,6 +86,36 @@ pub(super) async fn commit(
         }
     }
     Ok(outcomes)
+}
+
+/// Removes the offsets of groups that nobody has been in, and that were not committed, for as long as
+/// offsets are kept (KIP-211). `held`: groups whose members are no Kafka clients.
+pub(super) async fn expire(
+    registry: &Registry,
+    store: &dyn OffsetStore,
+    now_ms: i64,
+    held: &[&str],
+) -> Result<(), AppendError> {
+    let retention = Duration::from_millis(registry.config().offsets_retention_ms);
+    let before_ms = now_ms.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX));
+    for group_id in store.groups() {
+        let empty_for = registry.empty_for(&group_id);
+        if held.contains(&group_id.as_str()) || empty_for.is_none_or(|time| time < retention) {
+            continue;
+        }
+        let mut expired = store.all_committed(&group_id);
+        expired.retain(|(_, _, committed)| committed.commit_timestamp_ms < before_ms);
+        if expired.is_empty() {
+            continue;
+        }
+        tracing::info!(
+            group = group_id,
+            offsets = expired.len(),
+            "committed offsets expired"
+        );
+        store.forget(&group_id, expired).await?;
+    }
+    Ok(())
 }
 
 fn judge(

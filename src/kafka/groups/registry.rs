@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::config::GROUP_ID_BYTES_MAX;
-use super::group::Group;
+use super::group::{Group, Phase};
 use super::joining::check_request;
 use super::member::{JoinWaiter, SyncWaiter, answer};
 use super::{
@@ -19,6 +19,8 @@ use super::{
 pub(super) struct Registry {
     config: Arc<GroupsConfig>,
     groups: Mutex<Groups>,
+    /// Before that nobody knows who was in a group.
+    began: Instant,
 }
 
 #[derive(Default)]
@@ -81,6 +83,7 @@ impl Registry {
         Registry {
             config: Arc::new(config),
             groups: Mutex::new(Groups::default()),
+            began: now(),
         }
     }
 
@@ -209,6 +212,20 @@ impl Registry {
         let cell = self.lock().by_id.get(group_id).cloned()?;
         let group = cell.lock();
         is_worth_showing(&group).then(|| group.description())
+    }
+
+    /// For how long nobody has been in a group; `None` while somebody is.
+    pub(super) fn empty_for(&self, group_id: &str) -> Option<Duration> {
+        let cell = self.lock().by_id.get(group_id).cloned();
+        let since = match cell {
+            Some(cell) => match cell.lock().phase {
+                Phase::Empty { since } => since,
+                Phase::Dead => self.began,
+                _ => return None,
+            },
+            None => self.began,
+        };
+        Some(now().saturating_duration_since(since))
     }
 
     pub(super) fn list(&self) -> Vec<GroupSummary> {

@@ -231,6 +231,9 @@ fn respond(index: i32, outcome: Result<Appended, Refusal>) -> PartitionProduceRe
             index,
             base_offset: appended.base_offset.value(),
             log_start_offset: appended.log_start_offset.value(),
+            log_append_time_ms: appended
+                .append_time_ms
+                .map_or(-1, |ms| i64::try_from(ms).unwrap_or(i64::MAX)),
             ..Default::default()
         },
         Err((error, message)) => PartitionProduceResponse {

@@ -178,13 +178,13 @@ async fn a_door_to_the_world_needs_the_word_for_it() {
         listen,
         ..Default::default()
     };
-    let refused = start(config.clone(), door.log.clone(), door.stop.clone()).await;
+    let refused = start(config.clone(), door.log.clone(), &[], door.stop.clone()).await;
     assert!(matches!(refused, Err(StartError::Anonymous(_))));
     let config = KafkaConfig {
         allow_anonymous: true,
         ..config
     };
-    let open = start(config, door.log.clone(), door.stop.clone())
+    let open = start(config, door.log.clone(), &[], door.stop.clone())
         .await
         .unwrap();
     door.stop.cancel();

@@ -60,7 +60,7 @@ impl Door {
             listen: "127.0.0.1:0".parse().unwrap(),
             ..config
         };
-        let handle = start(config, log.clone(), stop.clone()).await.unwrap();
+        let handle = start(config, log.clone(), &[], stop.clone()).await.unwrap();
         Door {
             log,
             handle,

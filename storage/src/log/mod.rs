@@ -783,13 +783,27 @@ impl Log {
         topic: TopicId,
         partition: i32,
     ) -> Option<CommittedOffset> {
-        self.inner
-            .state
-            .read()
-            .offsets
-            .get(group)?
-            .get(&(topic, partition))
-            .cloned()
+        self.inner.state.committed_offset(group, topic, partition)
+    }
+
+    /// Removes committed offsets of a group, except those that were committed anew meanwhile. Durable
+    /// when it returns.
+    pub async fn forget_offsets(
+        &self,
+        group: &str,
+        offsets: Vec<(TopicId, i32, CommittedOffset)>,
+    ) -> Result<(), AppendError> {
+        let bytes = offsets.len() * (group.len() + 100);
+        self.admit(bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        let group = group.to_owned();
+        let work = Work::ForgetOffsets {
+            group,
+            offsets,
+            reply,
+        };
+        self.submit(work, bytes)?;
+        answer.await.unwrap_or(Err(AppendError::Closed))
     }
 
     /// Every committed offset of a group.

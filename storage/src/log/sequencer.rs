@@ -24,7 +24,7 @@ use super::room::Room;
 use super::sealer::{SealJob, SealQueue};
 use super::state::{Internal, State};
 use super::topic::Topic;
-use super::types::{Clock, NewTopic, Offset, PartitionId, ProducerId, TopicId};
+use super::types::{Clock, CommittedOffset, NewTopic, Offset, PartitionId, ProducerId, TopicId};
 use super::values::{self, Key, NodeValue, TopicValue};
 
 /// Batches in one segment before it is sealed, so that a footer stays small.
@@ -75,6 +75,12 @@ pub enum Work {
     DeleteTopic {
         topic: TopicId,
         reply: oneshot::Sender<Result<(), DeleteTopicError>>,
+    },
+    /// Removes committed offsets, those that are still as given.
+    ForgetOffsets {
+        group: String,
+        offsets: Vec<(TopicId, i32, CommittedOffset)>,
+        reply: oneshot::Sender<Result<(), AppendError>>,
     },
     /// What lies below is no longer kept.
     RaiseLogStarts {
@@ -251,6 +257,14 @@ impl Sequencer {
             Work::DeleteTopic { topic, reply } => {
                 let result = self.delete_topic(topic);
                 self.group.answers.push(Answer::Deleted(reply, result));
+            }
+            Work::ForgetOffsets {
+                group,
+                offsets,
+                reply,
+            } => {
+                self.forget_offsets(&group, offsets);
+                self.group.answers.push(Answer::Done(reply, Ok(())));
             }
             Work::RaiseLogStarts { starts, reply } => {
                 let result = self.raise_log_starts(&starts);
@@ -481,6 +495,26 @@ impl Sequencer {
         Ok(())
     }
 
+    fn forget_offsets(&mut self, group: &str, offsets: Vec<(TopicId, i32, CommittedOffset)>) {
+        let mut pairs = Vec::new();
+        for (topic, partition, committed) in offsets {
+            let key = Key::GroupOffset {
+                group: group.to_owned(),
+                topic,
+                partition,
+            };
+            let place = (super::state::OFFSETS, key.encode());
+            // One that is committed anew just now stays.
+            let now = self.state.committed_offset(group, topic, partition);
+            if !self.changing.contains_key(&place) && now.as_ref() == Some(&committed) {
+                pairs.push((place.1, None));
+            }
+        }
+        if !pairs.is_empty() {
+            self.place_pairs(super::state::OFFSETS, pairs);
+        }
+    }
+
     fn raise_log_starts(&mut self, starts: &[(Arc<Partition>, Offset)]) -> Result<(), AppendError> {
         let mut pairs = Vec::with_capacity(starts.len());
         for (partition, offset) in starts {
@@ -660,7 +694,9 @@ impl WalSequencer for Sequencer {
             Work::CreateTopic { reply, .. } => drop(reply.send(Err(error.into()))),
             Work::ProducerId { reply } => drop(reply.send(Err(error))),
             Work::DeleteTopic { reply, .. } => drop(reply.send(Err(error.into()))),
-            Work::RaiseLogStarts { reply, .. } => drop(reply.send(Err(error))),
+            Work::ForgetOffsets { reply, .. } | Work::RaiseLogStarts { reply, .. } => {
+                drop(reply.send(Err(error)));
+            }
             Work::Carry { reply, .. } => drop(reply.send(Err(error))),
         }
     }

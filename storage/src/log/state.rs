@@ -108,6 +108,16 @@ impl State {
         self.failure.get()
     }
 
+    pub fn committed_offset(
+        &self,
+        group: &str,
+        topic: TopicId,
+        partition: i32,
+    ) -> Option<CommittedOffset> {
+        let tables = self.read();
+        tables.offsets.get(group)?.get(&(topic, partition)).cloned()
+    }
+
     /// Keys of every offset that a group committed in a topic.
     pub fn group_offsets_of(&self, topic: TopicId) -> Vec<Key> {
         let tables = self.read();

@@ -84,6 +84,43 @@ async fn a_simple_consumer_commits_and_fetches_without_joining() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn offsets_expire_when_nobody_is_there_and_nothing_was_committed() {
+    const DAY_MS: i64 = 24 * 3_600_000;
+    let (coordinator, store) = with_store();
+    let begun = 1_700_000_000_000;
+    let expire = async |days: i64, held: &[&str]| {
+        let now_ms = begun + days * DAY_MS;
+        let registry = &coordinator.registry;
+        super::super::offsets::expire(registry, store.as_ref(), now_ms, held)
+            .await
+            .unwrap();
+        committed(&coordinator)
+    };
+    outcome(&coordinator, commit(-1, "", 5)).await.unwrap();
+    let days = |n: u64| tokio::time::advance(Duration::from_secs(n * 24 * 3600));
+    // Who joins keeps them, however old they are.
+    let joined = coordinator.join(newcomer("m")).await.unwrap();
+    assert_eq!(expire(8, &[]).await, Some(5));
+    days(8).await;
+    let leaving = LeavingMember {
+        member_id: joined.member_id,
+        group_instance_id: None,
+    };
+    let _ = coordinator.leave(&LeaveRequest {
+        group_id: GROUP.to_owned(),
+        members: vec![leaving],
+    });
+    assert_eq!(expire(8, &[]).await, Some(5));
+    days(6).await;
+    assert_eq!(expire(14, &[]).await, Some(5));
+    days(2).await;
+    assert_eq!(expire(16, &[GROUP]).await, Some(5));
+    // Committed without joining, a day ago.
+    assert_eq!(expire(7, &[]).await, Some(5));
+    assert_eq!(expire(16, &[]).await, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_commit_is_not_answered_before_it_is_durable() {
     let (coordinator, store) = with_store();
     store

@@ -72,6 +72,23 @@ impl OffsetStore for MemoryStore {
         groups
     }
 
+    fn forget<'a>(
+        &'a self,
+        group_id: &'a str,
+        offsets: Vec<(TopicId, i32, CommittedOffset)>,
+    ) -> Writing<'a> {
+        Box::pin(async move {
+            let mut rows = self.rows.lock().unwrap();
+            for (topic, partition, committed) in offsets {
+                let key = (group_id.to_owned(), topic, partition);
+                if rows.get(&key) == Some(&committed) {
+                    rows.remove(&key);
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn has_partition(&self, topic: TopicId, partition: i32) -> bool {
         topic == TOPIC && (0..2).contains(&partition)
     }
