@@ -48,15 +48,18 @@ enum Kind {
     Forever,
     ByTime,
     Compacted,
+    /// Acknowledged in the page cache: the power may take it.
+    Os,
 }
 
-const KINDS: [Kind; 3] = [Kind::Forever, Kind::ByTime, Kind::Compacted];
+const KINDS: [Kind; 4] = [Kind::Forever, Kind::ByTime, Kind::Compacted, Kind::Os];
 
 impl Kind {
     fn configs(self) -> Vec<(String, String)> {
         let pairs: &[(&str, &str)] = match self {
             Kind::Forever => &[],
             Kind::ByTime => &[("retention.ms", "14400000")],
+            Kind::Os => &[("holdfast.durability", "os")],
             Kind::Compacted => &[
                 ("cleanup.policy", "compact"),
                 ("min.cleanable.dirty.ratio", "0.1"),
@@ -324,7 +327,7 @@ impl Play {
     }
 
     async fn create(&mut self, name: String) -> bool {
-        let kind = KINDS[self.below(3)];
+        let kind = KINDS[self.below(4)];
         let new = NewTopic {
             name: name.clone(),
             partitions: 1 + self.below(2) as u32,
@@ -628,6 +631,10 @@ impl Play {
             let found = log.topic(name);
             let found = found.unwrap_or_else(|| panic!("{}: {name} is not there", self.at));
             for (partition, model) in found.partitions().iter().zip(&mut topic.partitions) {
+                if topic.kind == Kind::Os {
+                    adopt(&log, partition, model, &self.at, &self.disk);
+                    continue;
+                }
                 let end = partition.high_watermark().value() as usize;
                 let sure = model.records.len();
                 let most = sure + model.unsure.len();
@@ -689,6 +696,44 @@ impl Play {
         for (key, possible) in &self.model.settings {
             let found = log.setting("room", key);
             assert!(possible.contains(&found), "{} {key}", self.at);
+        }
+    }
+}
+
+/// What is left of a partition that did not wait for the disk: some of what was sent, unchanged.
+fn adopt(
+    log: &Log,
+    partition: &Partition,
+    model: &mut ModelPartition,
+    at: &str,
+    disk: &SimDisk,
+) {
+    let Some(found) = read(log, partition, at, disk) else {
+        // The power went again; the next start tells.
+        return;
+    };
+    let end = partition.high_watermark().value() as usize;
+    let unsure = std::mem::take(&mut model.unsure);
+    model.records.extend(unsure);
+    model.unsure_batch = None;
+    model.batches.clear();
+    let nothing = Kept {
+        key: None,
+        value: None,
+        appended_ms: 0,
+    };
+    let seen: BTreeSet<i64> = found.iter().map(|record| record.offset.value()).collect();
+    if let Some(last) = seen.last() {
+        let first = partition.log_start_offset().value();
+        let lost = (first..*last).find(|o| !seen.contains(o) && !model.gone.contains(o));
+        assert_eq!(lost, None, "{at}: lost in the middle");
+    }
+    // What follows gets other records.
+    model.records.resize(end, nothing);
+    model.gone.retain(|offset| *offset < end as i64);
+    for offset in partition.log_start_offset().value()..end as i64 {
+        if !seen.contains(&offset) {
+            model.gone.insert(offset);
         }
     }
 }
@@ -769,6 +814,9 @@ fn check_partition(
             "{at}: {offset} came back"
         );
         if there {
+            continue;
+        }
+        if kind == Kind::Os && model.gone.contains(&offset) {
             continue;
         }
         assert_eq!(kind, Kind::Compacted, "{at}: {offset} is not there");

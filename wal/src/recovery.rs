@@ -47,6 +47,8 @@ pub struct Recovered {
     pub damage: Vec<Damage>,
     /// Bytes of a torn tail were cut.
     pub torn_tail: bool,
+    /// The log was closed in order: its last segment is sealed, or there is none.
+    pub clean: bool,
     /// Continues the log.
     pub writer: Writer,
 }
@@ -64,7 +66,7 @@ pub fn recover(disk: &Arc<dyn Disk>, options: WalOptions) -> Result<Recovered, W
         mut damage,
         newest_id,
     } = open_segments(disk.as_ref())?;
-    let mut torn_tail = false;
+    let (mut torn_tail, mut clean) = (false, true);
     let boot_epoch = segments
         .iter()
         .chain(&relocated)
@@ -78,6 +80,7 @@ pub fn recover(disk: &Arc<dyn Disk>, options: WalOptions) -> Result<Recovered, W
         match last.trailer()? {
             Some(trailer) => next_sequence = trailer.last_sequence.saturating_add(1),
             None => {
+                clean = false;
                 let scan = last.scan(None)?;
                 torn_tail = scan.torn;
                 damage.extend(scan.damage.iter().map(|&(offset, bytes)| Damage {
@@ -129,6 +132,7 @@ pub fn recover(disk: &Arc<dyn Disk>, options: WalOptions) -> Result<Recovered, W
         boot_epoch,
         damage,
         torn_tail,
+        clean,
         writer,
     })
 }

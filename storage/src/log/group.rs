@@ -23,6 +23,8 @@ const COALESCE_MARGIN_BYTES: usize = 32;
 pub struct Group {
     pub slots: Vec<Slot>,
     pub answers: Vec<Answer>,
+    /// Answers of appends that only need to reach the page cache (`holdfast.durability=os`).
+    pub early: Vec<Answer>,
     /// Producers as they were before.
     pub undo: Vec<Undo>,
     /// Records of internal partitions, in order.
@@ -93,6 +95,8 @@ pub struct Slot {
     /// Records being coalesced.
     open: Option<(Offset, BatchBuilder)>,
     pub coalesced_bytes: usize,
+    /// Readable already.
+    pub published: bool,
 }
 
 /// A batch with its offset.
@@ -122,6 +126,7 @@ impl Group {
                 ready: Vec::new(),
                 open: None,
                 coalesced_bytes: writer.coalesced_bytes,
+                published: false,
             });
         }
         #[allow(clippy::indexing_slicing, reason = "the index was just made to exist")]
@@ -160,7 +165,10 @@ impl Group {
             partition.writer().log_start = before;
         }
         for slot in self.slots.drain(..) {
-            slot.partition.writer().next = slot.first;
+            // What readers have seen is not given a second time.
+            if !slot.published {
+                slot.partition.writer().next = slot.first;
+            }
         }
     }
 

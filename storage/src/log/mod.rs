@@ -13,7 +13,6 @@
 //!
 //! Data directory: `segments/` (the truth), `index/` (a cache of it that may be deleted), `LOCK`.
 //!
-//! Not here yet: durability modes.
 
 pub mod batch;
 mod cleaner;
@@ -62,7 +61,7 @@ pub use self::error::{
 pub use self::fetch::Fetched;
 pub use self::partition::Partition;
 pub use self::sequencer::Appended;
-pub use self::topic::{PARTITIONS_MAX, Retention, Topic};
+pub use self::topic::{DURABILITY, PARTITIONS_MAX, Retention, Topic};
 pub use self::types::{
     Clock, CommittedOffset, Header, NewTopic, Offset, PartitionId, ProducerId, Record,
     StoredRecord, TopicId,

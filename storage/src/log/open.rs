@@ -83,6 +83,7 @@ pub fn open(options: &LogOptions, disk: Option<Arc<dyn Disk>>) -> Result<Opened,
         tracing::info!("a torn, never acknowledged tail was cut");
     }
     let (state, internal) = restore(&index).map_err(|error| error.in_dir(&index_dir))?;
+    skip_what_may_be_lost(&state, recovered.clean);
     let leader_epoch = i32::try_from(recovered.boot_epoch).unwrap_or(i32::MAX);
     Ok(Opened {
         lock,
@@ -550,6 +551,27 @@ fn restore(index: &Index) -> Result<(Arc<State>, Arc<Internal>), Failure> {
         partition.restore(end.max(partition.log_start_offset()), producers);
     }
     Ok((state, internal))
+}
+
+/// Where a topic does not wait for the disk, an unclean stop may have cost records that readers have
+/// seen: no offset is given again that a group has committed, and producers are taken as they come.
+fn skip_what_may_be_lost(state: &State, clean: bool) {
+    let tables = state.read();
+    for topic in tables.topics.values().filter(|t| t.is_os_durable()) {
+        for partition in topic.partitions() {
+            let committed = tables.offsets.values().filter_map(|offsets| {
+                let committed = offsets.get(&(topic.id(), partition.index()))?;
+                Some(committed.offset)
+            });
+            let end = partition.high_watermark();
+            let next = committed.max().unwrap_or_default().max(end);
+            if next > end {
+                tracing::warn!(topic = topic.name(), partition = partition.index(), from = %end, to = %next,
+                    "offsets that were committed and are not there are skipped");
+            }
+            partition.skip_to(next, !clean);
+        }
+    }
 }
 
 /// Partition numbers are never reused, also where the record that counted them was lost.

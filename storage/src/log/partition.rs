@@ -234,6 +234,17 @@ impl Partition {
         writer.producers = producers;
     }
 
+    /// The next offset is at least this; `forget`: no producer is known.
+    pub(crate) fn skip_to(&self, next: Offset, forget: bool) {
+        self.high_watermark
+            .fetch_max(next.value(), Ordering::AcqRel);
+        let mut writer = self.writer();
+        writer.next = self.high_watermark();
+        if forget {
+            writer.producers = Producers::default();
+        }
+    }
+
     /// The index holds this segment's batches now.
     pub(crate) fn forget_hot(&self, segment: SegmentId) {
         self.hot_mut().retain(|hot| hot.segment.id() != segment);

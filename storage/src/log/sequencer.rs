@@ -16,9 +16,9 @@ use super::Segments;
 use super::batch::{BatchHeader, EncodedRecords};
 use super::error::{AppendError, CreateTopicError, DeleteTopicError};
 use super::footer::ProducerEntry;
-use super::group::{Answer, Change, Group, Undo};
+use super::group::{Answer, Change, Group, Slot, Undo};
 use super::index::MetadataChanges;
-use super::partition::Partition;
+use super::partition::{BatchEntry, Partition};
 use super::producers::Verdict;
 use super::room::Room;
 use super::sealer::{SealJob, SealQueue};
@@ -222,7 +222,8 @@ impl Sequencer {
                 reply,
             } => {
                 let result = self.place_batch(&partition, batch, &header);
-                self.group.answers.push(Answer::Appended(reply, result));
+                let answer = Answer::Appended(reply, result);
+                self.answers_of(&partition).push(answer);
             }
             Work::Records {
                 partition,
@@ -236,7 +237,8 @@ impl Sequencer {
                     log_start_offset: partition.log_start_offset(),
                     append_time_ms: stamped.then_some(self.now_ms),
                 });
-                self.group.answers.push(Answer::Appended(reply, appended));
+                let answer = Answer::Appended(reply, appended);
+                self.answers_of(&partition).push(answer);
             }
             Work::Scattered {
                 partitions,
@@ -244,7 +246,12 @@ impl Sequencer {
                 reply,
             } => {
                 let result = self.place_scattered(&partitions, &records);
-                self.group.answers.push(Answer::Offsets(reply, result));
+                let answer = Answer::Offsets(reply, result);
+                if partitions.iter().all(|partition| partition.settings().os) {
+                    self.group.early.push(answer);
+                } else {
+                    self.group.answers.push(answer);
+                }
             }
             Work::Internal {
                 partition,
@@ -293,6 +300,15 @@ impl Sequencer {
                 }
                 self.group.answers.push(Answer::ProducerId(reply, id));
             }
+        }
+    }
+
+    /// Where answers of a partition wait for what its topic calls durable.
+    fn answers_of(&mut self, partition: &Partition) -> &mut Vec<Answer> {
+        if partition.settings().os {
+            &mut self.group.early
+        } else {
+            &mut self.group.answers
         }
     }
 
@@ -570,8 +586,10 @@ impl Sequencer {
             count += batches.len();
             payload_bytes += batches.iter().map(|b| u64::from(b.bytes)).sum::<u64>();
             let first_in_head = !std::mem::replace(&mut slot.partition.writer().in_head, true);
-            slot.partition
-                .publish(&placed.segment, &batches, placed.append_time_ms);
+            if !slot.published {
+                slot.partition
+                    .publish(&placed.segment, &batches, placed.append_time_ms);
+            }
             if first_in_head {
                 if let Some(ms) = slot.partition.settings().segment_ms {
                     self.head.segment_ms = Some(self.head.segment_ms.map_or(ms, |m| m.min(ms)));
@@ -623,7 +641,7 @@ impl Sequencer {
         for change in group.metadata {
             self.settle_key(&(change.partition, change.key));
         }
-        for answer in group.answers {
+        for answer in group.early.into_iter().chain(group.answers) {
             answer.give(failure, |id| self.state.read().by_id.get(&id).cloned());
         }
         self.room.release(group.admitted);
@@ -648,6 +666,25 @@ impl WalSequencer for Sequencer {
         submissions.for_each(|submission| self.take(submission));
         self.group.close(out, self.leader_epoch);
         std::mem::take(&mut self.group)
+    }
+
+    fn written(&mut self, group: &mut Group, placed: &Placed) -> bool {
+        let os = |slot: &Slot| slot.partition.settings().os;
+        if !group.slots.iter().any(os) {
+            return true;
+        }
+        self.segments.insert(&placed.segment);
+        let slots = group.slots.iter_mut().zip(&placed.payload_positions);
+        for (slot, &position) in slots.filter(|(slot, _)| os(slot)) {
+            let batches: Vec<BatchEntry> = slot.entries(position).collect();
+            slot.partition
+                .publish(&placed.segment, &batches, placed.append_time_ms);
+            slot.published = true;
+        }
+        for answer in group.early.drain(..) {
+            answer.give(None, |_| None);
+        }
+        !group.answers.is_empty() || !group.slots.iter().all(os)
     }
 
     fn wants_new_segment(&self) -> bool {

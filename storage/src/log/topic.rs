@@ -13,6 +13,9 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 /// Kafka's limit on a topic name.
 const NAME_BYTES_MAX: usize = 249;
 
+/// The one topic configuration that Kafka does not have: what an acknowledgement means.
+pub const DURABILITY: &str = "holdfast.durability";
+
 /// How long and how much a topic keeps; `None` is without bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -57,6 +60,8 @@ pub struct Settings {
     pub compaction: Option<Compaction>,
     /// `message.timestamp.type=LogAppendTime`.
     pub log_append_time: bool,
+    /// `holdfast.durability=os`: acknowledged, and readable, when it has reached the page cache.
+    pub os: bool,
     /// `segment.ms`: a segment that holds records of the topic is sealed at this age.
     pub segment_ms: Option<u64>,
 }
@@ -85,6 +90,7 @@ impl Settings {
             retention_bytes: bound("retention.bytes"),
             compaction: has("compact").then_some(compaction),
             log_append_time: find("message.timestamp.type") == Some("LogAppendTime"),
+            os: find(DURABILITY) == Some("os"),
             segment_ms: find("segment.ms").and_then(|v| v.parse().ok()),
         }
     }
@@ -165,6 +171,11 @@ impl Topic {
         })
     }
 
+    /// An append is acknowledged when it has reached the page cache, not the disk.
+    pub fn is_os_durable(&self) -> bool {
+        self.settings.os
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -210,6 +221,12 @@ pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
                 reason,
             })
         };
+        if key == DURABILITY {
+            if !matches!(value.as_str(), "fsync" | "os") {
+                return invalid("fsync or os");
+            }
+            continue;
+        }
         if !TOPIC_CONFIGS.contains(&key.as_str()) {
             return invalid("Kafka has no such topic configuration");
         }
@@ -316,6 +333,8 @@ mod tests {
             Ok(())
         );
         assert!(validate(&with("message.timestamp.type", "logappendtime")).is_err());
+        assert_eq!(validate(&with(DURABILITY, "os")), Ok(()));
+        assert!(validate(&with(DURABILITY, "none")).is_err());
         assert!(validate(&with("segment.ms", "0")).is_err());
         assert!(validate(&with("delete.retention.ms", "-1")).is_err());
         assert!(validate(&with("min.cleanable.dirty.ratio", "1.1")).is_err());

@@ -15,6 +15,9 @@
 //! - *At most one ahead.* One group is being made durable, one is written behind it, no more: what
 //!   comes later waits in the queue and makes the next group larger.
 //!
+//! A group of which nobody waits to be durable ([`Sequencer::written`]) is not synced for its own sake:
+//! it becomes durable with the next one that is, or after [`LAZY_BYTES`] or [`LAZY_TIME`].
+//!
 //! Groups become durable, and are answered, in the order they were closed. A write that fails takes
 //! back its own group, which is always the newest; a failed fdatasync takes back every open group,
 //! newest first, and is final.
@@ -25,6 +28,7 @@ mod worker;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use self::queue::Shared;
 use self::sync::SyncThread;
@@ -36,6 +40,11 @@ pub use self::queue::Submitter;
 
 /// A group of fewer bytes is not worth an fdatasync of its own beside another one.
 pub const AHEAD_BYTES: usize = 256 << 10;
+
+/// So many bytes that nobody waits for are synced at the latest,
+pub const LAZY_BYTES: usize = 4 << 20;
+/// after so long a time at the latest.
+pub const LAZY_TIME: Duration = Duration::from_secs(1);
 
 /// The layer above, called on the writer thread only.
 pub trait Sequencer: Send + 'static {
@@ -52,6 +61,11 @@ pub trait Sequencer: Send + 'static {
         submissions: impl Iterator<Item = Self::Submission>,
         group: &mut Group,
     ) -> Self::Closed;
+
+    /// The group just closed is in the page cache. Whether anybody waits until it is on disk.
+    fn written(&mut self, _closed: &mut Self::Closed, _placed: &Placed) -> bool {
+        true
+    }
 
     /// The head segment holds enough; the group just closed should begin a new one.
     fn wants_new_segment(&self) -> bool;

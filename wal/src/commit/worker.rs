@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::queue::{Load, Shared, Taken};
 use super::sync::{SyncThread, Synced};
-use super::{AHEAD_BYTES, Sequencer};
+use super::{AHEAD_BYTES, LAZY_BYTES, LAZY_TIME, Sequencer};
 use crate::error::WalError;
 use crate::writer::{Group, Placed, Writer};
 
@@ -24,6 +24,9 @@ pub struct Worker<S: Sequencer> {
     crowd: Load,
     /// How long an idle writer waits for the crowd.
     patience: Duration,
+    /// Since when something is written that no fdatasync was asked for.
+    lazy_since: Option<Instant>,
+    lazy_bytes: usize,
     poison: Option<WalError>,
 }
 
@@ -32,6 +35,8 @@ struct OpenGroup<C> {
     /// `None`: it had no bytes, and waits only for the groups before it.
     placed: Option<Placed>,
     load: Load,
+    /// An fdatasync that covers it was asked for.
+    asked: bool,
 }
 
 enum Step {
@@ -39,6 +44,8 @@ enum Step {
     Settle(Vec<Synced>),
     /// Submissions wait in `taken`.
     Close,
+    /// What nobody waits for is to be made durable now.
+    Sync,
     /// The wal is closing and nothing is left to do.
     End,
 }
@@ -77,6 +84,8 @@ impl<S: Sequencer> Worker<S> {
             open: VecDeque::new(),
             crowd: Load::default(),
             patience: Duration::ZERO,
+            lazy_since: None,
+            lazy_bytes: 0,
             poison: None,
         }
     }
@@ -97,6 +106,11 @@ impl<S: Sequencer> Worker<S> {
                     }
                     None => self.commit(),
                 },
+                Step::Sync => {
+                    if let Err(error) = self.ask_sync(false) {
+                        self.give_up(None, error);
+                    }
+                }
                 Step::End => break,
             }
         }
@@ -107,11 +121,21 @@ impl<S: Sequencer> Worker<S> {
 
     /// Sleeps until there is something to do.
     fn next_step(&mut self) -> Step {
-        if self.open.is_empty() {
-            self.gather()
-        } else {
+        if self.is_syncing() {
             self.gather_ahead()
+        } else {
+            self.gather()
         }
+    }
+
+    fn is_syncing(&self) -> bool {
+        self.open.iter().any(|group| group.asked)
+    }
+
+    /// Until what nobody waits for is synced; `None` if there is nothing of the kind.
+    fn lazy_left(&self) -> Option<Duration> {
+        let since = self.lazy_since?;
+        Some(LAZY_TIME.saturating_sub(since.elapsed()))
     }
 
     /// Nothing is on its way to the disk: waits for the crowd, but not long.
@@ -121,7 +145,10 @@ impl<S: Sequencer> Worker<S> {
         // No group waits for an fdatasync that is told of now.
         queue.synced.clear();
         if self.taken.is_empty() {
-            queue = shared.wait(queue, Some(ANYTHING), None);
+            queue = shared.wait(queue, Some(ANYTHING), self.lazy_left());
+            if queue.waiting.is_empty() && self.lazy_since.is_some() {
+                return Step::Sync;
+            }
         }
         let crowd = Load {
             submissions: self.crowd.submissions,
@@ -190,6 +217,7 @@ impl<S: Sequencer> Worker<S> {
                 closed,
                 placed: None,
                 load,
+                asked: false,
             });
             self.answer_durable();
             return;
@@ -213,25 +241,41 @@ impl<S: Sequencer> Worker<S> {
             Err(error @ WalError::Poisoned { .. }) => return self.give_up(Some(closed), error),
             Err(error) => return self.sequencer.failed(closed, &error),
         };
-        let alone = self.open.is_empty();
+        let mut closed = closed;
+        let waits = self.sequencer.written(&mut closed, &placed);
+        let syncing = self.is_syncing();
         self.open.push_back(OpenGroup {
             closed,
             placed: Some(placed),
             load,
+            asked: false,
         });
-        let synced = match self.writer.begin_sync() {
-            Ok(Some(pending)) if alone && load.bytes < AHEAD_BYTES => {
-                self.settle(vec![Synced::by(pending)])
+        if !waits && !syncing {
+            self.lazy_bytes += load.bytes;
+            self.lazy_since.get_or_insert_with(Instant::now);
+            let due = self.lazy_left().is_some_and(|left| left.is_zero());
+            if self.lazy_bytes < LAZY_BYTES && !due {
+                return;
             }
-            Ok(Some(pending)) => {
+        }
+        let inline = waits && !syncing && self.lazy_bytes + load.bytes < AHEAD_BYTES;
+        if let Err(error) = self.ask_sync(inline) {
+            self.give_up(None, error);
+        }
+    }
+
+    /// Has everything that is written made durable: on this thread, or on the other one.
+    fn ask_sync(&mut self, inline: bool) -> Result<(), WalError> {
+        self.lazy_since = None;
+        self.lazy_bytes = 0;
+        match self.writer.begin_sync()? {
+            Some(pending) if inline => self.settle(vec![Synced::by(pending)]),
+            Some(pending) => {
+                self.open.iter_mut().for_each(|group| group.asked = true);
                 self.shared.ask_sync(pending);
                 Ok(())
             }
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = synced {
-            self.give_up(None, error);
+            None => Ok(()),
         }
     }
 
@@ -251,6 +295,10 @@ impl<S: Sequencer> Worker<S> {
     /// Waits until every written group is durable.
     fn settle_all(&mut self) -> Result<(), WalError> {
         while !self.open.is_empty() {
+            if !self.is_syncing() {
+                self.ask_sync(true)?;
+                continue;
+            }
             let shared = self.shared.clone();
             let mut queue = shared.wait(shared.lock(), None, None);
             let synced = std::mem::take(&mut queue.synced);
