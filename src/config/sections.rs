@@ -48,6 +48,21 @@ pub struct LogConfig {
     pub retention_check_interval_ms: u64,
     /// Age at which a segment is sealed though it is not full (Kafka's `log.roll.ms`). Default 1 h.
     pub segment_age_max_ms: u64,
+    /// How long an idempotent producer that does not append is remembered (Kafka's
+    /// `producer.id.expiration.ms`). Default one day.
+    pub producer_id_expiration_ms: u64,
+    /// What compaction and relocation copy in a second while little waits to be freed. Default 64 MiB.
+    pub cleaner_bytes_per_second: u64,
+    /// Memory for the keys of one pass of compaction (Kafka's `log.cleaner.dedupe.buffer.size`); where
+    /// there are more keys, more passes are made. Default 16 MiB.
+    pub cleaner_key_map_bytes: usize,
+    /// Every sealed segment is read again and verified once in so long a time. Default one week.
+    pub scrub_interval_ms: u64,
+    /// Bytes of the file system that appends leave free, for the cleaner and what deletes. Default
+    /// 128 MiB; at least two segments.
+    pub disk_reserve_bytes: u64,
+    /// Bytes that the segments may take together; 0 without bound, the default.
+    pub disk_bytes_max: u64,
 }
 
 impl Default for LogConfig {
@@ -61,6 +76,12 @@ impl Default for LogConfig {
             retention_bytes: -1,
             retention_check_interval_ms: 30_000,
             segment_age_max_ms: 3_600_000,
+            producer_id_expiration_ms: 24 * 3_600_000,
+            cleaner_bytes_per_second: 64 << 20,
+            cleaner_key_map_bytes: 16 << 20,
+            scrub_interval_ms: 7 * 24 * 3_600_000,
+            disk_reserve_bytes: 128 << 20,
+            disk_bytes_max: 0,
         }
     }
 }
@@ -87,6 +108,20 @@ impl LogConfig {
                 self.in_flight_bytes_max, self.batch_bytes_max
             ));
         }
+        let two_segments = 2 * u64::from(self.segment_bytes);
+        if self.disk_reserve_bytes < two_segments {
+            return Err(format!(
+                "log.disk_reserve_bytes is {}: at least two segments ({two_segments}) are needed",
+                self.disk_reserve_bytes
+            ));
+        }
+        if self.disk_bytes_max != 0 && self.disk_bytes_max < 2 * two_segments {
+            return Err(format!(
+                "log.disk_bytes_max is {}: at least four segments ({}) are needed, or 0 for no bound",
+                self.disk_bytes_max,
+                2 * two_segments
+            ));
+        }
         for (key, value) in [
             ("retention_ms", self.retention_ms),
             ("retention_bytes", self.retention_bytes),
@@ -101,6 +136,9 @@ impl LogConfig {
                 self.retention_check_interval_ms,
             ),
             ("segment_age_max_ms", self.segment_age_max_ms),
+            ("producer_id_expiration_ms", self.producer_id_expiration_ms),
+            ("cleaner_bytes_per_second", self.cleaner_bytes_per_second),
+            ("scrub_interval_ms", self.scrub_interval_ms),
         ] {
             if value == 0 {
                 return Err(format!("log.{key} is 0: at least 1 is needed"));

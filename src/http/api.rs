@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use holdfast_storage::log::{Log, LogState};
+use holdfast_storage::log::{Damage, Log, LogState};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
@@ -54,8 +54,42 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
 }
 
 fn log_health(log: &Log) -> (bool, Value) {
-    let mut value = json!({ "state": census::state_name(&log.state()), "durability": "fsync" });
-    if let (LogState::Failed { reason }, Some(fields)) = (log.state(), value.as_object_mut()) {
+    let stats = log.stats();
+    let mut os_topics: Vec<String> = Vec::new();
+    for topic in log.topics().iter().filter(|topic| topic.is_os_durable()) {
+        os_topics.push(topic.name().to_owned());
+    }
+    let at_start = log.damage();
+    let found_at_start: u64 = at_start.iter().map(|found| u64::from(found.bytes)).sum();
+    let named = |found: &Damage| format!("{} bytes at {}", found.bytes, found.position);
+    let mut damage: Vec<String> = at_start.iter().map(named).collect();
+    damage.extend(log.scrub_findings());
+    let mut value = json!({
+        "state": census::state_name(&log.state()),
+        "durability": "fsync",
+        // Topics whose appends are acknowledged in the page cache.
+        "durability_os_topics": os_topics,
+        "segments": stats.segments,
+        "segments_unsealed": stats.unsealed,
+        "segments_removed_total": stats.segments_removed,
+        "live_bytes": stats.live_bytes,
+        "dead_bytes": stats.sealed_bytes.saturating_sub(stats.live_bytes),
+        "relocated_bytes_total": stats.relocated_bytes,
+        "compacted_records_total": stats.compacted_records,
+        "scrubbed_bytes_total": stats.scrubbed_bytes,
+        "damaged_bytes": stats.damaged_bytes + found_at_start,
+        "damage": damage,
+        "disk_used_bytes": stats.disk_used_bytes,
+        "disk_free_bytes": stats.disk_free_bytes,
+        "disk_reserve_bytes": stats.disk_reserve_bytes,
+        "disk_bytes_max": stats.disk_bytes_max,
+        "disk_refusals_total": stats.disk_refusals,
+    });
+    let reason = match log.state() {
+        LogState::Failed { reason } | LogState::Full { reason } => Some(reason),
+        LogState::Accepting | LogState::Closed => None,
+    };
+    if let (Some(reason), Some(fields)) = (reason, value.as_object_mut()) {
         fields.insert("reason".into(), json!(reason));
     }
     (log.state() == LogState::Accepting, value)

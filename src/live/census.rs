@@ -145,6 +145,7 @@ pub(super) fn group_topics(groups: Vec<GroupCensus>) -> Vec<GroupTopic> {
 pub fn state_name(state: &LogState) -> &'static str {
     match state {
         LogState::Accepting => "accepting",
+        LogState::Full { .. } => "full",
         LogState::Failed { .. } => "failed",
         LogState::Closed => "closed",
     }

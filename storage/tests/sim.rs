@@ -701,13 +701,7 @@ impl Play {
 }
 
 /// What is left of a partition that did not wait for the disk: some of what was sent, unchanged.
-fn adopt(
-    log: &Log,
-    partition: &Partition,
-    model: &mut ModelPartition,
-    at: &str,
-    disk: &SimDisk,
-) {
+fn adopt(log: &Log, partition: &Partition, model: &mut ModelPartition, at: &str, disk: &SimDisk) {
     let Some(found) = read(log, partition, at, disk) else {
         // The power went again; the next start tells.
         return;

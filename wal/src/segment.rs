@@ -211,13 +211,24 @@ impl Segment {
     /// Reads every group header and verifies every entry. `known_end`: where the groups must end, if
     /// a later segment or a trailer says so.
     pub fn scan(&self, known_end: Option<u32>) -> Result<Scan, WalError> {
-        Scanner {
+        self.scan_with(known_end, &mut |_| true)
+            .map(|(scan, _)| scan)
+    }
+
+    /// The same, asking after every group whether to go on: the bytes it read are given. False comes
+    /// back if it was stopped.
+    pub fn scan_with(
+        &self,
+        known_end: Option<u32>,
+        go_on: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<(Scan, bool), WalError> {
+        let scanner = Scanner {
             segment: self,
             size: known_end.unwrap_or(self.size()?),
             scan: Scan::default(),
             known_end,
-        }
-        .run()
+        };
+        scanner.run(go_on)
     }
 
     fn size(&self) -> Result<u32, WalError> {
@@ -276,7 +287,7 @@ struct Scanner<'a> {
 const RESYNC_CHUNK_BYTES: usize = 256 << 10;
 
 impl Scanner<'_> {
-    fn run(mut self) -> Result<Scan, WalError> {
+    fn run(mut self, go_on: &mut dyn FnMut(u32) -> bool) -> Result<(Scan, bool), WalError> {
         let mut position = SEGMENT_HEADER_BYTES;
         // (position, bytes, how many groups lie whole before it)
         let mut suspects: Vec<(u32, u32, usize)> = Vec::new();
@@ -285,8 +296,13 @@ impl Scanner<'_> {
                 Some((group, bad)) => {
                     let index = self.scan.groups.len();
                     suspects.extend(bad.into_iter().map(|(at, bytes)| (at, bytes, index)));
+                    let bytes = group_end(&group) - position;
                     position = group_end(&group);
                     self.scan.groups.push(group);
+                    if !go_on(bytes) {
+                        self.scan.end = position;
+                        return Ok((self.scan, false));
+                    }
                 }
                 None => match self.next_header_after(position)? {
                     Some(next) => {
@@ -299,7 +315,7 @@ impl Scanner<'_> {
         }
         self.scan.end = position;
         self.judge(suspects)?;
-        Ok(self.scan)
+        Ok((self.scan, true))
     }
 
     /// Below the highest durable position seen a bad checksum is damage; above it, a torn tail.

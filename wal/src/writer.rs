@@ -27,6 +27,9 @@ pub struct WalOptions {
     pub segment_bytes: u32,
     /// Preallocates the next segment on a thread of its own, so that rolling does not wait for it.
     pub prepare_ahead: bool,
+    /// Asked before so many bytes are preallocated for the next segment; what it answers is told as
+    /// "no space".
+    pub admit: Arc<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>,
     /// Milliseconds since the Unix epoch; kept in group headers.
     pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// A fresh random number for every segment's checksums.
@@ -201,12 +204,7 @@ impl Writer {
             segment: next_segment,
             offset: SEGMENT_HEADER_BYTES,
         };
-        let spares = Spares::new(
-            disk,
-            u64::from(options.segment_bytes),
-            options.prepare_ahead,
-            next_segment,
-        );
+        let spares = Spares::new(disk, &options, next_segment);
         Writer {
             options,
             boot_epoch,
@@ -493,9 +491,23 @@ type Preallocated = Result<Arc<dyn DiskFile>, WalError>;
 /// The next segment's file, preallocated before it is needed.
 #[derive(Debug)]
 struct Spares {
+    allocator: Allocator,
+    ahead: Option<Ahead>,
+}
+
+#[derive(Clone)]
+struct Allocator {
     disk: Arc<dyn Disk>,
     capacity: u64,
-    ahead: Option<Ahead>,
+    admit: Arc<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>,
+}
+
+impl fmt::Debug for Allocator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocator")
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -508,13 +520,16 @@ struct Ahead {
 }
 
 impl Spares {
-    fn new(disk: Arc<dyn Disk>, capacity: u64, ahead: bool, first: SegmentId) -> Spares {
+    fn new(disk: Arc<dyn Disk>, options: &WalOptions, first: SegmentId) -> Spares {
         let mut spares = Spares {
-            disk,
-            capacity,
+            allocator: Allocator {
+                disk,
+                capacity: u64::from(options.segment_bytes),
+                admit: options.admit.clone(),
+            },
             ahead: None,
         };
-        if ahead {
+        if options.prepare_ahead {
             spares.ahead = spares.spawn(first);
         }
         spares
@@ -524,13 +539,10 @@ impl Spares {
     fn spawn(&self, first: SegmentId) -> Option<Ahead> {
         let (ask, asks) = channel::<SegmentId>();
         let (done, ready) = channel();
-        let (disk, capacity) = (self.disk.clone(), self.capacity);
+        let allocator = self.allocator.clone();
         let work = move || {
             for id in asks {
-                if done
-                    .send((id, preallocate(disk.as_ref(), id, capacity)))
-                    .is_err()
-                {
+                if done.send((id, allocator.preallocate(id))).is_err() {
                     break;
                 }
             }
@@ -550,19 +562,25 @@ impl Spares {
 
     fn take(&mut self, id: SegmentId) -> Preallocated {
         let Some(ahead) = &mut self.ahead else {
-            return preallocate(self.disk.as_ref(), id, self.capacity);
+            return self.allocator.preallocate(id);
         };
-        // After a failure nothing is asked for ahead of time: the next attempt sees the disk as it is then.
-        if ahead.asked.take() != Some(id) {
+        let mut early = ahead.asked.take() == Some(id);
+        if !early {
             let _ = ahead.asks.send(id);
         }
         let made = loop {
             match ahead.ready.recv() {
+                // It was refused when it was not needed yet: now is another time.
+                Ok((ready, Err(WalError::NoSpace { .. }))) if ready == id && early => {
+                    early = false;
+                    let _ = ahead.asks.send(id);
+                }
                 Ok((ready, made)) if ready == id => break made,
                 Ok(_) => {}
-                Err(_) => return preallocate(self.disk.as_ref(), id, self.capacity),
+                Err(_) => return self.allocator.preallocate(id),
             }
         };
+        // After a failure nothing is asked for ahead of time.
         if made.is_ok() && ahead.asks.send(id.next()).is_ok() {
             ahead.asked = Some(id.next());
         }
@@ -578,7 +596,7 @@ impl Spares {
         for (id, file) in ahead.ready {
             // A file that stays is recognised as unused at the next start.
             if file.is_ok() {
-                let _ = self.disk.remove(&id.file_name());
+                let _ = self.allocator.disk.remove(&id.file_name());
             }
         }
     }
@@ -591,18 +609,21 @@ impl Drop for Spares {
     }
 }
 
-fn preallocate(disk: &dyn Disk, id: SegmentId, capacity: u64) -> Preallocated {
-    let name = id.file_name();
-    let file = disk
-        .create(&name, capacity)
-        .map_err(|source| WalError::NoSpace {
-            bytes: capacity,
+impl Allocator {
+    fn preallocate(&self, id: SegmentId) -> Preallocated {
+        let name = id.file_name();
+        let admitted = (self.admit)(self.capacity);
+        let file = admitted
+            .and_then(|()| self.disk.create(&name, self.capacity))
+            .map_err(|source| WalError::NoSpace {
+                bytes: self.capacity,
+                source: Arc::new(source),
+            })?;
+        // A second attempt may succeed without the name being on disk, so there is none.
+        self.disk.sync_dir().map_err(|source| WalError::Poisoned {
+            segment: id,
             source: Arc::new(source),
         })?;
-    // A second attempt may succeed without the name being on disk, so there is none.
-    disk.sync_dir().map_err(|source| WalError::Poisoned {
-        segment: id,
-        source: Arc::new(source),
-    })?;
-    Ok(file)
+        Ok(file)
+    }
 }

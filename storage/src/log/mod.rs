@@ -32,6 +32,7 @@ mod room;
 mod sealer;
 mod segments;
 mod sequencer;
+mod space;
 mod state;
 mod topic;
 mod types;
@@ -61,7 +62,7 @@ pub use self::error::{
 pub use self::fetch::Fetched;
 pub use self::partition::Partition;
 pub use self::sequencer::Appended;
-pub use self::topic::{DURABILITY, PARTITIONS_MAX, Retention, Topic};
+pub use self::topic::{BYTES_MAX, DURABILITY, PARTITIONS_MAX, Retention, Topic};
 pub use self::types::{
     Clock, CommittedOffset, Header, NewTopic, Offset, PartitionId, ProducerId, Record,
     StoredRecord, TopicId,
@@ -75,6 +76,7 @@ use self::retain::Unpacked;
 use self::room::Room;
 use self::segments::Segments;
 use self::sequencer::{Counters, Pair, Sequencer, SequencerParts, Submission, Work};
+use self::space::SpaceGuard;
 use self::state::{FIRST_PARTITION, METADATA, OFFSETS, State};
 use self::values::{Key, NodeValue};
 
@@ -104,6 +106,13 @@ pub struct LogOptions {
     pub cleaner_bytes_per_second: u64,
     /// Memory for the keys of one pass of compaction. Default 16 MiB.
     pub cleaner_key_map_bytes: usize,
+    /// Every sealed segment is read again and verified once in so long a time. Default: a week.
+    pub scrub_interval: Duration,
+    /// Bytes of the file system that appends leave free, for the cleaner and what deletes. Default
+    /// 128 MiB, two segments.
+    pub disk_reserve_bytes: u64,
+    /// What the segments may take together, if it is bounded. Default: not.
+    pub disk_bytes_max: Option<u64>,
     pub clock: Clock,
 }
 
@@ -121,6 +130,9 @@ impl LogOptions {
             producer_expiry: Duration::from_secs(24 * 3600),
             cleaner_bytes_per_second: 64 << 20,
             cleaner_key_map_bytes: 16 << 20,
+            scrub_interval: Duration::from_secs(7 * 24 * 3600),
+            disk_reserve_bytes: 128 << 20,
+            disk_bytes_max: None,
             clock: Clock::system(),
         }
     }
@@ -141,6 +153,7 @@ struct Inner {
     cleaner: Mutex<Option<JoinHandle<()>>>,
     cleaning: Sender<cleaner::Event>,
     space: Arc<Space>,
+    guard: Arc<SpaceGuard>,
     room: Arc<Room>,
     submission_bytes_max: usize,
     batch_bytes_max: usize,
@@ -186,6 +199,10 @@ impl Drop for Inner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogState {
     Accepting,
+    /// There is no room for appends; reads and deletions go on, and so does everything when room is back.
+    Full {
+        reason: String,
+    },
     /// A failed fsync left what is on disk unknown; final until a restart (invariant 11).
     Failed {
         reason: String,
@@ -213,6 +230,14 @@ pub struct LogStats {
     pub segments: u64,
     /// Full, and not yet in the index.
     pub unsealed: u64,
+    /// Free on the file system; `None` where it cannot be told.
+    pub disk_free_bytes: Option<u64>,
+    /// Of all segments.
+    pub disk_used_bytes: u64,
+    pub disk_reserve_bytes: u64,
+    pub disk_bytes_max: Option<u64>,
+    /// Times that appends were refused for want of room.
+    pub disk_refusals: u64,
     /// Bytes of batches in sealed segments that can be read, as of the last cleaning round.
     pub live_bytes: u64,
     /// Bytes of sealed segments, as of the last cleaning round.
@@ -222,6 +247,10 @@ pub struct LogStats {
     pub relocated_bytes: u64,
     /// Records that compaction took away.
     pub compacted_records: u64,
+    /// Bytes of segments that were read again and verified.
+    pub scrubbed_bytes: u64,
+    /// Bytes that scrubbing found damaged.
+    pub damaged_bytes: u64,
 }
 
 /// An append that is queued, in order, and waits for its fdatasync. Dropping it does not undo it.
@@ -335,6 +364,7 @@ impl Log {
             sealer: seal_queue,
             node,
             room: room.clone(),
+            guard: opened.guard.clone(),
         });
         // A group must fit into a segment, with one submission more than this.
         let group_bytes_max = options
@@ -358,11 +388,13 @@ impl Log {
             retention: options.retention,
             producer_expiry: options.producer_expiry,
             space: space.clone(),
+            guard: opened.guard.clone(),
             segment_bytes: options.segment_bytes,
             boot_epoch: u32::try_from(opened.leader_epoch).unwrap_or(0),
             sealed_at_open,
             bytes_per_second: options.cleaner_bytes_per_second,
             key_map_bytes: options.cleaner_key_map_bytes,
+            scrub_interval: options.scrub_interval,
         };
         let cleaner = cleaner::start(parts, events).map_err(OpenError::Thread)?;
         let inner = Inner {
@@ -374,6 +406,7 @@ impl Log {
             cleaner: Mutex::new(Some(cleaner)),
             cleaning,
             space,
+            guard: opened.guard,
             room,
             submission_bytes_max: options.segment_bytes as usize / 2,
             batch_bytes_max: options.batch_bytes_max,
@@ -425,15 +458,23 @@ impl Log {
             };
         }
         if self.inner.state.is_closing() {
-            LogState::Closed
-        } else {
-            LogState::Accepting
+            return LogState::Closed;
+        }
+        match self.inner.guard.low() {
+            Some(reason) => LogState::Full { reason },
+            None => LogState::Accepting,
         }
     }
 
     pub fn stats(&self) -> LogStats {
         let counters = &self.inner.counters;
+        let guard = &self.inner.guard;
         LogStats {
+            disk_free_bytes: guard.room().ok().map(|room| room.free_bytes),
+            disk_used_bytes: self.inner.reader.segments.bytes(),
+            disk_reserve_bytes: guard.reserve_bytes(),
+            disk_bytes_max: guard.bytes_max(),
+            disk_refusals: guard.refusals(),
             records: counters.records.load(Ordering::Relaxed),
             batches: counters.batches.load(Ordering::Relaxed),
             payload_bytes: counters.payload_bytes.load(Ordering::Relaxed),
@@ -446,12 +487,20 @@ impl Log {
             segments_removed: self.inner.space.removed.load(Ordering::Relaxed),
             relocated_bytes: self.inner.space.relocated_bytes.load(Ordering::Relaxed),
             compacted_records: self.inner.space.compacted_records.load(Ordering::Relaxed),
+            scrubbed_bytes: self.inner.space.scrubbed_bytes.load(Ordering::Relaxed),
+            damaged_bytes: self.inner.space.damaged_bytes.load(Ordering::Relaxed),
         }
     }
 
     /// Acknowledged bytes that could not be read when the log was opened.
     pub fn damage(&self) -> &[Damage] {
         &self.inner.damage
+    }
+
+    /// What scrubbing found damaged since then, named by topic, partition and offsets.
+    pub fn scrub_findings(&self) -> Vec<String> {
+        let findings = self.inner.space.findings.lock();
+        findings.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Rises at every start.

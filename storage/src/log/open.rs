@@ -21,6 +21,7 @@ use super::index::{BlockRef, Changes, Index, MetadataChanges, MetadataRow};
 use super::partition::BatchEntry;
 use super::producers::{Producer, Producers};
 use super::segments::Segments;
+use super::space::SpaceGuard;
 use super::state::{Internal, METADATA, OFFSETS, State};
 use super::types::{PartitionId, StoredRecord};
 use super::values::{self, Key};
@@ -30,6 +31,7 @@ pub struct Opened {
     pub lock: File,
     pub index: Arc<Index>,
     pub segments: Segments,
+    pub guard: Arc<SpaceGuard>,
     pub state: Arc<State>,
     pub internal: Arc<Internal>,
     pub writer: Writer,
@@ -51,7 +53,15 @@ pub fn open(options: &LogOptions, disk: Option<Arc<dyn Disk>>) -> Result<Opened,
             }
         }
     };
-    let recovered = holdfast_wal::recover(&disk, wal_options(options))?;
+    let segments = Segments::default();
+    let guard = Arc::new(SpaceGuard::new(
+        disk.clone(),
+        segments.clone(),
+        u64::from(options.segment_bytes),
+        options.disk_reserve_bytes,
+        options.disk_bytes_max,
+    ));
+    let recovered = holdfast_wal::recover(&disk, wal_options(options, guard.clone()))?;
     let mut damage = recovered.damage;
     let index_dir = options.data_dir.join("index");
     let index = open_index(&index_dir, &recovered.segments)?;
@@ -73,7 +83,6 @@ pub fn open(options: &LogOptions, disk: Option<Arc<dyn Disk>>) -> Result<Opened,
             .apply(changes)
             .map_err(|error| OpenError::Index(error, index_dir.clone()))?;
     }
-    let segments = Segments::default();
     let all = recovered.segments.iter().chain(&recovered.relocated);
     all.for_each(|segment| segments.insert(segment));
     for Damage { position, bytes } in &damage {
@@ -89,6 +98,7 @@ pub fn open(options: &LogOptions, disk: Option<Arc<dyn Disk>>) -> Result<Opened,
         lock,
         index: Arc::new(index),
         segments,
+        guard,
         state,
         internal,
         writer: recovered.writer,
@@ -98,8 +108,9 @@ pub fn open(options: &LogOptions, disk: Option<Arc<dyn Disk>>) -> Result<Opened,
     })
 }
 
-fn wal_options(options: &LogOptions) -> WalOptions {
+fn wal_options(options: &LogOptions, guard: Arc<SpaceGuard>) -> WalOptions {
     WalOptions {
+        admit: Arc::new(move |bytes| guard.admit(bytes)),
         segment_bytes: options.segment_bytes,
         prepare_ahead: true,
         clock: {

@@ -42,6 +42,13 @@ impl Segments {
         open.keys().copied().collect()
     }
 
+    /// Of their files.
+    pub fn bytes(&self) -> u64 {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let sizes = open.values().map(|segment| segment.file().size());
+        sizes.filter_map(Result::ok).sum()
+    }
+
     pub fn len(&self) -> usize {
         self.open
             .read()

@@ -22,6 +22,7 @@ use super::partition::{BatchEntry, Partition};
 use super::producers::Verdict;
 use super::room::Room;
 use super::sealer::{SealJob, SealQueue};
+use super::space::SpaceGuard;
 use super::state::{Internal, State};
 use super::topic::Topic;
 use super::types::{Clock, CommittedOffset, NewTopic, Offset, PartitionId, ProducerId, TopicId};
@@ -146,6 +147,7 @@ pub struct Sequencer {
     now_ms: u64,
     sealer: SealQueue,
     room: Arc<Room>,
+    guard: Arc<SpaceGuard>,
     node: NodeValue,
     /// Producer ids below this are durable.
     producers_reserved: i64,
@@ -173,6 +175,7 @@ pub struct SequencerParts {
     pub sealer: SealQueue,
     pub node: NodeValue,
     pub room: Arc<Room>,
+    pub guard: Arc<SpaceGuard>,
 }
 
 impl Sequencer {
@@ -189,6 +192,7 @@ impl Sequencer {
             sealer,
             node,
             room,
+            guard,
         } = parts;
         Sequencer {
             state,
@@ -202,6 +206,7 @@ impl Sequencer {
             now_ms: 0,
             sealer,
             room,
+            guard,
             node,
             producers_reserved: node.next_producer,
             head: Head::default(),
@@ -209,6 +214,26 @@ impl Sequencer {
             new_names: HashSet::new(),
             deleting: HashSet::new(),
             changing: HashMap::new(),
+        }
+    }
+
+    /// What a full disk refuses: it would only be in the way of what gives space back.
+    fn refused(&self, partitions: &[Arc<Partition>]) -> Result<(), AppendError> {
+        if let Some(reason) = self.guard.low() {
+            return Err(AppendError::Storage(reason));
+        }
+        let full = |partition: &&Arc<Partition>| {
+            let max = partition.settings().bytes_max;
+            max.is_some_and(|max| partition.size_bytes() >= max)
+        };
+        match partitions.iter().find(full) {
+            Some(partition) => Err(AppendError::Storage(format!(
+                "{}-{} has the bytes that {} allows",
+                partition.topic_name(),
+                partition.index(),
+                super::topic::BYTES_MAX
+            ))),
+            None => Ok(()),
         }
     }
 
@@ -230,7 +255,8 @@ impl Sequencer {
                 records,
                 reply,
             } => {
-                let result = self.place_records(&partition, &records);
+                let refused = self.refused(std::slice::from_ref(&partition));
+                let result = refused.and_then(|()| self.place_records(&partition, &records));
                 let stamped = partition.settings().log_append_time;
                 let appended = result.map(|base_offset| Appended {
                     base_offset,
@@ -321,6 +347,7 @@ impl Sequencer {
         if partition.is_deleted() {
             return Err(AppendError::Deleted);
         }
+        self.refused(std::slice::from_ref(partition))?;
         let mut writer = partition.writer();
         let log_start_offset = partition.log_start_offset();
         let append_time_ms = header
@@ -366,6 +393,7 @@ impl Sequencer {
         if partitions.iter().any(|partition| partition.is_deleted()) {
             return Err(AppendError::Deleted);
         }
+        self.refused(partitions)?;
         self.group.records += records.len() as u64;
         let placed = partitions.iter().zip(records.iter());
         Ok(placed
@@ -715,8 +743,12 @@ impl WalSequencer for Sequencer {
         if let Some(before) = group.reserved_before {
             self.producers_reserved = before;
         }
-        if matches!(error, WalError::Poisoned { .. }) {
-            self.state.fail(error.to_string());
+        match error {
+            WalError::Poisoned { .. } => self.state.fail(error.to_string()),
+            WalError::NoSpace { .. } if self.guard.low().is_none() => {
+                self.guard.refuse(error.to_string());
+            }
+            _ => {}
         }
         self.answer(group, Some(&AppendError::from(error)));
     }

@@ -13,8 +13,10 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 /// Kafka's limit on a topic name.
 const NAME_BYTES_MAX: usize = 249;
 
-/// The one topic configuration that Kafka does not have: what an acknowledgement means.
+/// What an acknowledgement means; a topic configuration that Kafka does not have.
 pub const DURABILITY: &str = "holdfast.durability";
+/// Bytes of a partition at which appends are refused; a topic configuration that Kafka does not have.
+pub const BYTES_MAX: &str = "holdfast.partition.bytes.max";
 
 /// How long and how much a topic keeps; `None` is without bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub struct Settings {
     pub log_append_time: bool,
     /// `holdfast.durability=os`: acknowledged, and readable, when it has reached the page cache.
     pub os: bool,
+    /// `holdfast.partition.bytes.max`: from so many bytes on appends are refused.
+    pub bytes_max: Option<u64>,
     /// `segment.ms`: a segment that holds records of the topic is sealed at this age.
     pub segment_ms: Option<u64>,
 }
@@ -91,6 +95,7 @@ impl Settings {
             compaction: has("compact").then_some(compaction),
             log_append_time: find("message.timestamp.type") == Some("LogAppendTime"),
             os: find(DURABILITY) == Some("os"),
+            bytes_max: find(BYTES_MAX).and_then(|v| v.parse().ok()),
             segment_ms: find("segment.ms").and_then(|v| v.parse().ok()),
         }
     }
@@ -227,6 +232,12 @@ pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
             }
             continue;
         }
+        if key == BYTES_MAX {
+            if !value.parse::<u64>().is_ok_and(|bytes| bytes > 0) {
+                return invalid("a number of bytes, 1 or more");
+            }
+            continue;
+        }
         if !TOPIC_CONFIGS.contains(&key.as_str()) {
             return invalid("Kafka has no such topic configuration");
         }
@@ -335,6 +346,8 @@ mod tests {
         assert!(validate(&with("message.timestamp.type", "logappendtime")).is_err());
         assert_eq!(validate(&with(DURABILITY, "os")), Ok(()));
         assert!(validate(&with(DURABILITY, "none")).is_err());
+        assert_eq!(validate(&with(BYTES_MAX, "1000")), Ok(()));
+        assert!(validate(&with(BYTES_MAX, "-1")).is_err());
         assert!(validate(&with("segment.ms", "0")).is_err());
         assert!(validate(&with("delete.retention.ms", "-1")).is_err());
         assert!(validate(&with("min.cleanable.dirty.ratio", "1.1")).is_err());

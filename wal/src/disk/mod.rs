@@ -27,6 +27,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_dir(&self) -> io::Result<()>;
+    /// Bytes that could still be allocated.
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// One open file, used from many threads.

@@ -79,6 +79,11 @@ impl Disk for RealDisk {
     fn sync_dir(&self) -> io::Result<()> {
         self.directory.sync_all()
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let found = rustix::fs::fstatvfs(&self.directory)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
 }
 
 #[derive(Debug)]

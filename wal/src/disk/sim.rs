@@ -43,6 +43,8 @@ struct State {
     durable_names: HashMap<String, Shared>,
     pending_names: Vec<NameChange>,
     syncs: u64,
+    /// Bytes that all files together may have.
+    capacity: u64,
     /// Changes that still succeed before the power goes, if it is to go.
     fuse: Option<u64>,
 }
@@ -106,11 +108,17 @@ impl SimDisk {
             durable_names: HashMap::new(),
             pending_names: Vec::new(),
             syncs: 0,
+            capacity: u64::MAX,
             fuse: None,
         };
         SimDisk {
             state: Arc::new(Mutex::new(state)),
         }
+    }
+
+    /// From now on files take no more than this together.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.lock().capacity = bytes;
     }
 
     /// From now on operations fail with these chances.
@@ -225,6 +233,11 @@ impl State {
         }
     }
 
+    fn free(&self) -> u64 {
+        let used = self.names.values().map(|file| lock(file).live.len() as u64);
+        self.capacity.saturating_sub(used.sum())
+    }
+
     fn read(&self) -> io::Result<()> {
         if self.fuse == Some(0) {
             Err(eio())
@@ -319,7 +332,7 @@ impl Disk for SimDisk {
         let mut state = self.lock();
         state.change()?;
         let chance = state.faults.no_space;
-        if state.random.chance(chance) {
+        if state.random.chance(chance) || state.free() < capacity {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let zeros = vec![0; usize::try_from(capacity).unwrap_or(0)];
@@ -361,6 +374,10 @@ impl Disk for SimDisk {
         state.find(name)?;
         state.change_names(NameChange::Remove(name.to_owned()));
         Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.lock().free())
     }
 
     fn sync_dir(&self) -> io::Result<()> {

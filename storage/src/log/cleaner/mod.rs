@@ -12,6 +12,7 @@
 //! 4. [`compact`] and [`relocate`] copy what is still wanted out of segments into new ones. A new
 //!    segment is durable before its rows take the place of the old ones, all at once; then *removing*
 //!    comes again.
+//! 5. [`scrub`] reads a few sealed segments again and verifies them.
 //!
 //! A row whose removal was lost in a crash is hidden by its log start and removed again; a file whose
 //! unlinking was lost, or whose rows were never written, is found without rows and unlinked, before
@@ -22,11 +23,12 @@ mod carry;
 mod compact;
 mod relocate;
 mod retention;
+mod scrub;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,12 +42,16 @@ use super::footer::{self, BlockInfo, Footer};
 use super::index::{BlockRef, Changes};
 use super::partition::Partition;
 use super::sequencer::{Submission, Work};
+use super::space::SpaceGuard;
 use super::state::{Internal, METADATA, OFFSETS, State};
 use super::topic::Retention;
 use super::types::{Clock, Offset, PartitionId};
 
 /// A clock that shows less has not been set: 2020, years before this was written.
 const CLOCK_SET_MS: u64 = 1_577_836_800_000;
+
+/// How often a full disk is looked at.
+const LOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What wakes the cleaner.
 pub enum Event {
@@ -75,6 +81,7 @@ pub struct Parts {
     pub retention: Retention,
     pub producer_expiry: Duration,
     pub space: Arc<Space>,
+    pub guard: Arc<SpaceGuard>,
     /// Of segments that it writes.
     pub segment_bytes: u32,
     pub boot_epoch: u32,
@@ -84,6 +91,8 @@ pub struct Parts {
     pub bytes_per_second: u64,
     /// For the keys of one pass of compaction.
     pub key_map_bytes: usize,
+    /// In which everything is read again once.
+    pub scrub_interval: Duration,
 }
 
 /// What the segments hold, as of the last round.
@@ -99,6 +108,12 @@ pub struct Space {
     pub relocated_bytes: AtomicU64,
     /// Records taken away by compaction since the log was opened.
     pub compacted_records: AtomicU64,
+    /// Bytes of segments read again since the log was opened.
+    pub scrubbed_bytes: AtomicU64,
+    /// Bytes found damaged by that.
+    pub damaged_bytes: AtomicU64,
+    /// What was damaged.
+    pub findings: Mutex<Vec<String>>,
 }
 
 /// The queue of a cleaner that is started later: the sealer is there before it.
@@ -121,6 +136,7 @@ pub fn start(parts: Parts, events: Receiver<Event>) -> std::io::Result<JoinHandl
         pace: u64::MAX,
         unmovable: HashSet::new(),
         halted: false,
+        scrub: scrub::Scrub::default(),
     };
     std::thread::Builder::new()
         .name("log-cleaner".into())
@@ -161,6 +177,7 @@ struct Cleaner {
     unmovable: HashSet<SegmentId>,
     /// Whether rows were written is not known: nothing is relocated until the next start.
     halted: bool,
+    scrub: scrub::Scrub,
 }
 
 type Step = fn(&mut Cleaner) -> Result<(), Failure>;
@@ -176,8 +193,8 @@ enum Failure {
     Busy,
     #[error("removing a segment: {0}")]
     Remove(std::io::Error),
-    #[error("relocating: {0}")]
-    Relocate(#[from] WalError),
+    #[error(transparent)]
+    Wal(#[from] WalError),
     #[error("the log is closing")]
     Closing,
 }
@@ -205,6 +222,9 @@ impl Cleaner {
             };
             let idle = interval.is_zero() && next.is_none();
             interval = self.parts.interval;
+            if self.parts.guard.low().is_some() {
+                interval = interval.min(LOW_INTERVAL);
+            }
             if !surveyed {
                 // Before what was sealed meanwhile is counted, so that it is not counted twice.
                 match self.survey() {
@@ -224,6 +244,7 @@ impl Cleaner {
             if surveyed && !idle {
                 self.round();
             }
+            self.parts.guard.look_again();
             self.publish();
             for done in waiting {
                 let _ = done.send(());
@@ -318,6 +339,9 @@ impl Cleaner {
         if removed && !self.halted && self.parts.state.failure().is_none() {
             self.took("compaction", Cleaner::compact_and_relocate);
             self.took("removing segments", Cleaner::remove_segments);
+        }
+        if self.parts.guard.low().is_none() {
+            self.took("scrubbing", Cleaner::scrub);
         }
     }
 

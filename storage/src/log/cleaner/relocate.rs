@@ -17,6 +17,8 @@ use holdfast_wal::Relocation;
 const CHUNK_BYTES: usize = 1 << 20;
 /// A segment is relocated when that would free so much of it, in percent,
 const FREED_PERCENT_MIN: u64 = 40;
+/// or so much while the disk is full,
+const FREED_PERCENT_LOW: u64 = 10;
 /// and at least this part of a whole one.
 const FREED_PART_MIN: u64 = 256;
 /// From so many small segments on they are merged;
@@ -110,6 +112,10 @@ impl Cleaner {
     fn victims(&self) -> Result<Vec<SegmentId>, Failure> {
         let newest = self.parts.reader.index.checkpoint()?;
         let segment_bytes = u64::from(self.parts.segment_bytes);
+        let percent = match self.parts.guard.low() {
+            Some(_) => FREED_PERCENT_LOW,
+            None => FREED_PERCENT_MIN,
+        };
         let (mut sparse, mut small) = (Vec::new(), Vec::new());
         for (&id, usage) in &self.usage {
             if !self.is_closed(id, newest) || self.unmovable.contains(&id) || usage.is_empty() {
@@ -117,7 +123,7 @@ impl Cleaner {
             }
             let (size, kept) = (self.size_of(id), usage.relocated_bytes());
             let freed = size.saturating_sub(kept);
-            if freed >= segment_bytes / FREED_PART_MIN && freed * 100 >= size * FREED_PERCENT_MIN {
+            if freed >= segment_bytes / FREED_PART_MIN && freed * 100 >= size * percent {
                 sparse.push((kept * 1000 / size.max(1), kept, id));
             } else if size < segment_bytes / SMALL_PART {
                 small.push((0, kept, id));
@@ -138,7 +144,7 @@ impl Cleaner {
     }
 
     /// The rows that name a segment.
-    fn rows_in(&self, segment: SegmentId) -> Result<Vec<BlockRef>, Failure> {
+    pub(super) fn rows_in(&self, segment: SegmentId) -> Result<Vec<BlockRef>, Failure> {
         let index = &self.parts.reader.index;
         let file = self.parts.reader.segments.get(segment);
         let footer = match &file {
@@ -508,11 +514,15 @@ fn may_merge(before: &Part, behind: &Part, retention: Option<Retention>) -> bool
         .is_none_or(|max| together <= max / RETENTION_PART)
 }
 
+/// A batch has the checksum that its producer gave it.
+pub fn is_whole(batch: &[u8]) -> bool {
+    BatchHeader::parse(batch)
+        .is_ok_and(|header| crc32c::crc32c(batch.get(21..).unwrap_or_default()) == header.crc)
+}
+
 /// Everything is kept; what rotted is told, and kept as it is: it was acknowledged.
 fn verify(entry: &BatchEntry, batch: &Bytes) -> Kept {
-    let whole = BatchHeader::parse(batch)
-        .is_ok_and(|header| crc32c::crc32c(batch.get(21..).unwrap_or_default()) == header.crc);
-    if !whole {
+    if !is_whole(batch) {
         tracing::error!(offset = %entry.base, "damage: a batch that is relocated does not have its checksum");
     }
     Kept::Whole
