@@ -13,6 +13,7 @@ The seed of the kill moments is printed; HOLDFAST_SEED repeats it.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -30,7 +31,7 @@ import requests
 from confluent_kafka import KafkaError, Message, Producer
 from conftest import Node, as_json, bearer, create_topic, eventually, query_store, read_topic
 
-KILLS = 10
+KILLS = int(os.environ.get("HOLDFAST_KILLS", "10"))
 # The longest that a kill waits after the load is seen to be moving again.
 KILL_DELAY_S_MAX = 1.0
 # How many of the restarts are killed too, at a random moment of their recovery.

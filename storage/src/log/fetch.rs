@@ -8,7 +8,7 @@ use holdfast_wal::Segment;
 use super::batch::{self, BatchHeader};
 use super::error::FetchError;
 use super::footer::{self, BlockInfo};
-use super::index::{BlockRef, Index};
+use super::index::{Block, BlockRef, Index};
 use super::open::headers_in;
 use super::partition::{BatchEntry, Partition};
 use super::segments::Segments;
@@ -103,8 +103,15 @@ impl Reader {
                         next = behind;
                         continue;
                     };
-                    for entry in open.batches.iter().filter(|entry| entry.end() > next) {
-                        runs.push(&open.segment, entry);
+                    let mut at = open.at_offset(next)?;
+                    let mut window = WINDOW_MIN;
+                    while at < open.count && !runs.full {
+                        let entries = open.entries(at, window)?;
+                        at += entries.len();
+                        window = (window * 4).min(WINDOW_MAX);
+                        for entry in &entries {
+                            runs.push(&open.segment, entry);
+                        }
                     }
                     next = open.end;
                 }
@@ -124,10 +131,16 @@ impl Reader {
     pub fn open(&self, mut block: BlockRef) -> Result<Option<OpenBlock>, FetchError> {
         loop {
             if let Some(segment) = self.segments.get(block.segment) {
-                let batches = self.batches(&block, &segment)?;
+                let known = self.known(&block, &segment)?;
+                let listed = usize::try_from(block.info.batches()).unwrap_or(0);
                 return Ok(Some(OpenBlock {
                     segment,
-                    batches,
+                    count: known
+                        .batches
+                        .as_ref()
+                        .map_or(listed, |batches| batches.len()),
+                    known,
+                    entries_at: block.info.block_position + footer::BLOCK_HEADER_BYTES as u32,
                     end: block.info.end,
                 }));
             }
@@ -139,17 +152,22 @@ impl Reader {
         }
     }
 
-    fn batches(
-        &self,
-        block: &BlockRef,
-        segment: &Segment,
-    ) -> Result<Arc<Vec<BatchEntry>>, FetchError> {
-        if let Some(batches) = self.index.cached_block(block) {
-            return Ok(batches);
+    /// Verifies a block, unless that was done lately.
+    fn known(&self, block: &BlockRef, segment: &Segment) -> Result<Block, FetchError> {
+        if let Some(known) = self.index.cached_block(block) {
+            return Ok(known);
         }
-        let batches = Arc::new(read_block(segment, &block.info)?);
-        self.index.cache_block(block, batches.clone());
-        Ok(batches)
+        let (batches, listed) = match listed_batches(segment, &block.info)? {
+            Some(batches) => (batches, true),
+            None => (scanned_batches(segment, &block.info)?, false),
+        };
+        let times = batches.iter().map(|batch| batch.max_timestamp_ms);
+        let known = Block {
+            by_time: times.is_sorted(),
+            batches: (!listed).then(|| Arc::new(batches)),
+        };
+        self.index.cache_block(block, known.clone());
+        Ok(known)
     }
 
     /// Decoded records from `from` on. Stops before a batch that cannot be decoded, and reports it
@@ -197,7 +215,7 @@ impl Reader {
     ) -> Result<Option<(Offset, i64)>, FetchError> {
         // Memory first: what leaves it later is in the index by then.
         let hot = hot_copies(partition);
-        for block in self.index.blocks_of(partition.id()) {
+        for block in self.index.blocks_from_time(partition.id(), timestamp_ms)? {
             let block = block?;
             if block.info.max_timestamp_ms < timestamp_ms {
                 continue;
@@ -205,7 +223,8 @@ impl Reader {
             let Some(open) = self.open(block)? else {
                 continue;
             };
-            let found = first_at(partition, &open.segment, &open.batches, timestamp_ms)?;
+            let batches = open.candidates(partition.log_start_offset(), timestamp_ms)?;
+            let found = first_at(partition, &open.segment, &batches, timestamp_ms)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -233,7 +252,8 @@ impl Reader {
             } else if block.info.end > start
                 && let Some(open) = self.open(block)?
             {
-                let found = max_timestamp_from(start, &open.segment, &open.batches)?;
+                let batches = open.entries(0, open.count)?;
+                let found = max_timestamp_from(start, &open.segment, &batches)?;
                 largest = largest.max(found);
             }
         }
@@ -247,21 +267,92 @@ impl Reader {
     }
 }
 
-/// A block that can be read.
+/// Batches read at once from a footer when a few are wanted, and when many are.
+const WINDOW_MIN: usize = 8;
+const WINDOW_MAX: usize = 2048;
+
+/// A block that can be read. Its batches stay in the footer, and in the page cache: only those that are
+/// wanted are read.
 pub struct OpenBlock {
     pub segment: Arc<Segment>,
-    pub batches: Arc<Vec<BatchEntry>>,
+    pub count: usize,
+    known: Block,
+    entries_at: u32,
     /// The offset behind those it stands for.
     pub end: Offset,
 }
 
+impl OpenBlock {
+    /// Up to `count` batches from the one at `from` on.
+    pub fn entries(&self, from: usize, count: usize) -> Result<Vec<BatchEntry>, FetchError> {
+        let to = from.saturating_add(count).min(self.count);
+        if let Some(batches) = &self.known.batches {
+            return Ok(batches.get(from..to).unwrap_or_default().to_vec());
+        }
+        let mut bytes = vec![0; to.saturating_sub(from) * footer::BATCH_BYTES];
+        let at = u32::try_from(from * footer::BATCH_BYTES).unwrap_or(u32::MAX);
+        self.segment
+            .read(self.entries_at.saturating_add(at), &mut bytes)?;
+        footer::decode_batches(&bytes).ok_or_else(|| {
+            let segment = self.segment.id();
+            FetchError::Storage(format!(
+                "segment {segment}: a verified footer block has changed"
+            ))
+        })
+    }
+
+    /// The first batch of which `is_behind` is true; it is true for all that follow.
+    fn partition_point(
+        &self,
+        is_behind: impl Fn(&BatchEntry) -> bool,
+    ) -> Result<usize, FetchError> {
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.entries(middle, 1)?.first() {
+                Some(entry) if is_behind(entry) => high = middle,
+                _ => low = middle + 1,
+            }
+        }
+        Ok(low)
+    }
+
+    /// The batch that holds `offset`, or the first one behind it.
+    fn at_offset(&self, offset: Offset) -> Result<usize, FetchError> {
+        self.partition_point(|entry| entry.end() > offset)
+    }
+
+    /// Batches among which the first one is that has a record from `start` on with a timestamp as large.
+    fn candidates(&self, start: Offset, timestamp_ms: i64) -> Result<Vec<BatchEntry>, FetchError> {
+        if !self.known.by_time {
+            return self.entries(0, self.count);
+        }
+        let in_time = self.partition_point(|entry| entry.max_timestamp_ms >= timestamp_ms)?;
+        let first = in_time.max(self.at_offset(start)?);
+        // The first one may have that record below `start`; then the second one has it.
+        self.entries(first, 2)
+    }
+}
+
 /// The batches of one block, from the footer, or by reading the segment through if that is damaged.
 pub fn read_block(segment: &Segment, info: &BlockInfo) -> Result<Vec<BatchEntry>, FetchError> {
+    match listed_batches(segment, info)? {
+        Some(batches) => Ok(batches),
+        None => scanned_batches(segment, info),
+    }
+}
+
+/// `None` if the block is damaged.
+fn listed_batches(
+    segment: &Segment,
+    info: &BlockInfo,
+) -> Result<Option<Vec<BatchEntry>>, FetchError> {
     let mut bytes = vec![0; info.block_bytes as usize];
     segment.read(info.block_position, &mut bytes)?;
-    if let Some(batches) = footer::decode_block(info.partition, &bytes) {
-        return Ok(batches);
-    }
+    Ok(footer::decode_block(info.partition, &bytes))
+}
+
+fn scanned_batches(segment: &Segment, info: &BlockInfo) -> Result<Vec<BatchEntry>, FetchError> {
     tracing::error!(segment = %segment.id(), position = info.block_position,
         "a footer block is damaged; the segment is read through instead");
     let mut batches = batches_of(segment, info.partition)?;

@@ -41,8 +41,10 @@ use super::types::{Offset, PartitionId};
 const VERSION: u16 = 3;
 const HEADER_BYTES: usize = 16;
 const DIRECTORY_BYTES: usize = 56;
-const BATCH_BYTES: usize = 28;
-const BLOCK_HEADER_BYTES: usize = 8;
+/// Of one batch in a block.
+pub const BATCH_BYTES: usize = 28;
+/// Of a block before its batches.
+pub const BLOCK_HEADER_BYTES: usize = 8;
 
 /// One partition's part of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,8 +212,15 @@ pub fn decode_block(partition: PartitionId, bytes: &[u8]) -> Option<Vec<BatchEnt
         return None;
     }
     let count = read.u32()? as usize;
-    let mut batches = Vec::with_capacity(count.min(read.0.len() / BATCH_BYTES));
-    for _ in 0..count {
+    let batches = decode_batches(read.0)?;
+    (batches.len() == count).then_some(batches)
+}
+
+/// Reads batches of a block that was verified before.
+pub fn decode_batches(bytes: &[u8]) -> Option<Vec<BatchEntry>> {
+    let mut read = Reader(bytes);
+    let mut batches = Vec::with_capacity(bytes.len() / BATCH_BYTES);
+    while !read.0.is_empty() {
         batches.push(BatchEntry {
             base: Offset::new(read.i64()?)?,
             last_delta: read.u32()?,
@@ -220,7 +229,7 @@ pub fn decode_block(partition: PartitionId, bytes: &[u8]) -> Option<Vec<BatchEnt
             max_timestamp_ms: read.i64()?,
         });
     }
-    read.0.is_empty().then_some(batches)
+    Some(batches)
 }
 
 /// Reads all but the blocks; `None` if it does not fit (the wal has verified the bytes).

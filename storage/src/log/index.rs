@@ -20,6 +20,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use holdfast_wal::SegmentId;
@@ -39,8 +40,8 @@ const VERSION: u8 = 3;
 
 /// fjall's own cache of index blocks.
 const FJALL_CACHE_BYTES: u64 = 4 << 20;
-/// Decoded footer blocks kept, by the memory they take.
-const BLOCKS_CACHE_BYTES: u64 = 8 << 20;
+/// What is known of footer blocks, by the memory it takes.
+const BLOCKS_CACHE_BYTES: u64 = 4 << 20;
 
 const OFFSET_BYTES: usize = 8;
 
@@ -54,12 +55,52 @@ pub struct BlockRef {
 /// Segment and position of the block in it.
 type BlockKey = (SegmentId, u32);
 
+/// What is known of a block that was read whole once and has its checksum.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// The largest timestamps of its batches never go back.
+    pub by_time: bool,
+    /// The batches themselves, where they cannot be read from the footer.
+    pub batches: Option<Arc<Vec<BatchEntry>>>,
+}
+
+fn running_max(values: impl Iterator<Item = i64>) -> Vec<i64> {
+    let largest = values.scan(i64::MIN, |largest, value| {
+        *largest = (*largest).max(value);
+        Some(*largest)
+    });
+    largest.collect()
+}
+
+/// The rows of one partition, as of a generation of the index.
+#[derive(Debug)]
+struct Rows {
+    generation: u64,
+    rows: Vec<BlockRef>,
+    largest_ms: Vec<i64>,
+}
+
+/// A partition with more rows is looked up in fjall every time.
+const ROWS_MAX: usize = 4096;
+/// Rows kept, by the memory they take.
+const ROWS_CACHE_BYTES: u64 = 4 << 20;
+
+#[derive(Clone)]
+struct RowsWeight;
+
+impl quick_cache::Weighter<PartitionId, Arc<Rows>> for RowsWeight {
+    fn weight(&self, _: &PartitionId, rows: &Arc<Rows>) -> u64 {
+        (rows.rows.len() * (size_of::<BlockRef>() + 8) + 96) as u64
+    }
+}
+
 #[derive(Clone)]
 struct BlockWeight;
 
-impl quick_cache::Weighter<BlockKey, Arc<Vec<BatchEntry>>> for BlockWeight {
-    fn weight(&self, _: &BlockKey, batches: &Arc<Vec<BatchEntry>>) -> u64 {
-        (batches.len() * size_of::<BatchEntry>() + 64) as u64
+impl quick_cache::Weighter<BlockKey, Block> for BlockWeight {
+    fn weight(&self, _: &BlockKey, block: &Block) -> u64 {
+        let batches = block.batches.as_ref().map_or(0, |batches| batches.len());
+        (batches * size_of::<BatchEntry>() + 96) as u64
     }
 }
 
@@ -159,7 +200,10 @@ pub struct MetadataRow {
 /// The index.
 pub struct Index {
     keyspace: Keyspace,
-    blocks: quick_cache::sync::Cache<BlockKey, Arc<Vec<BatchEntry>>, BlockWeight>,
+    blocks: quick_cache::sync::Cache<BlockKey, Block, BlockWeight>,
+    rows: quick_cache::sync::Cache<PartitionId, Arc<Rows>, RowsWeight>,
+    /// Rises with every change: what was cached before may be stale.
+    generation: AtomicU64,
     // Dropped last: it owns the threads behind the keyspace.
     _database: Database,
 }
@@ -174,9 +218,12 @@ impl Index {
             KeyspaceCreateOptions::default().max_memtable_size(1 << 20)
         })?;
         let blocks = quick_cache::sync::Cache::with_weighter(1024, BLOCKS_CACHE_BYTES, BlockWeight);
+        let rows = quick_cache::sync::Cache::with_weighter(1024, ROWS_CACHE_BYTES, RowsWeight);
         Ok(Index {
             keyspace,
             blocks,
+            rows,
+            generation: AtomicU64::new(0),
             _database: database,
         })
     }
@@ -212,7 +259,45 @@ impl Index {
                 None => ingestion.write_tombstone(key)?,
             }
         }
-        ingestion.finish()
+        ingestion.finish()?;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// The rows of a partition; `None` where they are too many to be kept.
+    fn rows(&self, partition: PartitionId) -> fjall::Result<Option<Arc<Rows>>> {
+        let generation = self.generation.load(Ordering::Acquire);
+        if let Some(known) = self.rows.get(&partition)
+            && known.generation == generation
+        {
+            return Ok((known.rows.len() <= ROWS_MAX).then_some(known));
+        }
+        // One more than the most says that there are too many.
+        let found = self.blocks_of(partition).take(ROWS_MAX + 1);
+        let rows: Vec<BlockRef> = found.collect::<fjall::Result<_>>()?;
+        let largest_ms = running_max(rows.iter().map(|row| row.info.max_timestamp_ms));
+        let rows = Arc::new(Rows {
+            generation,
+            rows,
+            largest_ms,
+        });
+        self.rows.insert(partition, rows.clone());
+        Ok((rows.rows.len() <= ROWS_MAX).then_some(rows))
+    }
+
+    /// The blocks from the first one on that has a timestamp as large.
+    pub fn blocks_from_time(
+        &self,
+        partition: PartitionId,
+        timestamp_ms: i64,
+    ) -> fjall::Result<Box<dyn Iterator<Item = fjall::Result<BlockRef>>>> {
+        let Some(rows) = self.rows(partition)? else {
+            return Ok(Box::new(self.blocks_of(partition)));
+        };
+        let first = rows.largest_ms.partition_point(|ms| *ms < timestamp_ms);
+        Ok(Box::new(
+            (first..rows.rows.len()).filter_map(move |at| rows.rows.get(at).copied().map(Ok)),
+        ))
     }
 
     /// The block that holds `offset`, or the first one behind it.
@@ -221,6 +306,10 @@ impl Index {
         partition: PartitionId,
         offset: Offset,
     ) -> fjall::Result<Option<BlockRef>> {
+        if let Some(rows) = self.rows(partition)? {
+            let at = rows.rows.partition_point(|row| row.info.end <= offset);
+            return Ok(rows.rows.get(at).copied());
+        }
         let from = block_key(partition, Offset::ZERO);
         let mut before = self
             .keyspace
@@ -297,17 +386,17 @@ impl Index {
         }
     }
 
-    /// A decoded block, if it was used lately.
-    pub fn cached_block(&self, block: &BlockRef) -> Option<Arc<Vec<BatchEntry>>> {
+    /// What is known of a block, if it was used lately.
+    pub fn cached_block(&self, block: &BlockRef) -> Option<Block> {
         self.blocks.get(&(block.segment, block.info.block_position))
     }
 
-    pub fn cache_block(&self, block: &BlockRef, batches: Arc<Vec<BatchEntry>>) {
+    pub fn cache_block(&self, block: &BlockRef, known: Block) {
         let key = (block.segment, block.info.block_position);
-        self.blocks.insert(key, batches);
+        self.blocks.insert(key, known);
     }
 
-    /// Forgets a decoded block: its segment is going to be removed.
+    /// Forgets a block: its segment is going to be removed.
     pub fn uncache_block(&self, block: &BlockRef) {
         self.blocks
             .remove(&(block.segment, block.info.block_position));

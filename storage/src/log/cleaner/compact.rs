@@ -171,7 +171,8 @@ impl Cleaner {
     ) -> Result<(), Failure> {
         for row in dirty {
             if let Some(open) = self.parts.reader.open(*row)? {
-                for entry in open.batches.iter().filter(|e| e.end() > clean_upto) {
+                let batches = open.entries(0, open.count)?;
+                for entry in batches.iter().filter(|e| e.end() > clean_upto) {
                     self.stop_if_closing()?;
                     let batch = read_batch(&open.segment, entry)?;
                     let Ok(header) = BatchHeader::parse(&batch) else {
@@ -205,7 +206,7 @@ impl Cleaner {
         };
         let dropped = pass.dropped;
         let mut found = false;
-        for entry in open.batches.iter() {
+        for entry in &open.entries(0, open.count)? {
             self.stop_if_closing()?;
             let batch = read_batch(&open.segment, entry)?;
             if !matches!(pass.judge(entry, &batch), Kept::Whole) {

@@ -208,9 +208,10 @@ impl Cleaner {
             let partition = tables.partitions.get(&partition);
             partition.map_or(Offset::ZERO, |partition| partition.log_start_offset())
         };
-        let wanted: Vec<BatchEntry> = (open.batches.iter())
+        let wanted: Vec<BatchEntry> = open
+            .entries(0, open.count)?
+            .into_iter()
             .filter(|entry| entry.end() > log_start)
-            .copied()
             .collect();
         self.make_room(row, wanted.len(), planned)?;
         let mut part = Part {
