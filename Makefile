@@ -138,10 +138,26 @@ lint-ui: $(UI_MODULES)
 .PHONY: bench
 bench: $(RELEASE) ## Measure: the log against the raw disk, start-up, memory, MQTT beside mosquitto, telemetry
 	@$(call need,mosquitto,mosquitto)
-	cargo bench --locked --package holdfast-storage --bench log
+	cargo bench --locked --package holdfast-storage --bench log -- batches records
 	benches/node.py --holdfast $(RELEASE) --loader "$$(cargo bench --locked --bench mqtt_load --no-run --message-format=json \
 		| jq -r 'select(.target.name? == "mqtt_load") | .executable // empty' | tail -n 1)"
 	cargo bench --locked --bench telemetry
+
+.PHONY: bench-log
+bench-log: need-rust ## Measure the log in all its parts against the bare disk; ARGS="seek fetch" chooses parts
+	cargo bench --locked --package holdfast-storage --bench log -- $(ARGS)
+
+# Histories of `make sim`; `make test` plays a hundred. SEED=n plays one alone.
+HISTORIES ?= 100000
+.PHONY: sim
+sim: need-rust ## Play random histories of the log on a simulated disk, power cuts included; SEED=n plays one
+	$(if $(SEED),HOLDFAST_SEED=$(SEED),HOLDFAST_HISTORIES=$(HISTORIES)) \
+		cargo test --release --locked --package holdfast-storage --test sim -- --nocapture
+
+KILLS ?= 200
+.PHONY: crash
+crash: e2e-binary $(VENV) ## Kill a loaded node KILLS times and look for everything it acknowledged
+	HOLDFAST_KILLS=$(KILLS) HOLDFAST_BIN=$(E2E_BINARY) $(PYTHON) -m pytest tests/e2e/test_crash.py --timeout 7200 $(ARGS)
 
 .PHONY: bench-kafka
 bench-kafka: $(RELEASE) ## Compare with Apache Kafka on this machine (Java 17, Maven)

@@ -93,6 +93,10 @@ fn round(dir: &Path, filled: usize, appended: usize, cleaning: bool) -> (f64, f6
         u64::MAX
     };
     runtime.block_on(append(&log, new.partitions(), batches, most));
+    // Until as much was freed as was appended.
+    while cleaning && log.stats().disk_used_bytes > used {
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let took = begun.elapsed();
     let now = log.stats().disk_used_bytes;
     stop.store(true, Ordering::Relaxed);

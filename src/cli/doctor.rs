@@ -44,6 +44,12 @@ pub(super) fn run(arguments: &DoctorArgs) -> Result<(), CliError> {
             ""
         },
     ))?;
+    if let Some(live) = report.live_bytes {
+        output::line(format_args!(
+            "{live} bytes live, {} awaiting cleaning or taken by footers",
+            report.bytes.saturating_sub(live)
+        ))?;
+    }
     if arguments.repair && !report.disagreements.is_empty() {
         doctor::remove_index(data_dir).map_err(|error| opening(&error))?;
         output::line(format_args!(
