@@ -147,7 +147,7 @@ bench: $(RELEASE) ## Measure: the log against the raw disk, start-up, memory, MQ
 bench-log: need-rust ## Measure the log in all its parts against the bare disk; ARGS="seek fetch" chooses parts
 	cargo bench --locked --package holdfast-storage --bench log -- $(ARGS)
 
-# Histories of `make sim`; `make test` plays a hundred. SEED=n plays one alone.
+# Histories of `make sim`; `make test` plays a thousand. SEED=n plays one alone.
 HISTORIES ?= 100000
 .PHONY: sim
 sim: need-rust ## Play random histories of the log on a simulated disk, power cuts included; SEED=n plays one

@@ -636,3 +636,48 @@ async fn log_append_time_is_the_nodes() {
     let found = log.offset_for_time(partition, 1_700_000_000_001).unwrap();
     assert_eq!(found, Some((offset(1), 1_700_000_000_005)));
 }
+
+/// The machine learns the time only after it has compacted: what it set before must not count.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_compacted_before_the_clock_is_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Arc::new(AtomicU64::new(1000));
+    let hand = now.clone();
+    let log = Log::open(LogOptions {
+        clock: Clock::new(move || hand.load(Ordering::SeqCst)),
+        ..options(dir.path(), &Hands::default())
+    })
+    .unwrap();
+    let configs = [("cleanup.policy", "compact")];
+    let state = log.create_topic(topic("state", 1, &configs)).await.unwrap();
+    let partition = state.partition(0).unwrap();
+    let kilobyte = "x".repeat(1000);
+    keyed(&log, partition, "key", Some(&kilobyte)).await;
+    keyed(&log, partition, "key", None).await;
+    for n in 0..100 {
+        keyed(&log, partition, &format!("{}", n % 5), Some(&kilobyte)).await;
+    }
+    log.clean();
+    assert_eq!(read_keyed(&log, partition).len(), 102);
+    now.store(1_700_000_000_000, Ordering::SeqCst);
+    log.clean();
+    let kept = read_keyed(&log, partition);
+    assert!(kept.len() < 60, "{}", kept.len());
+    let tombstone: Vec<_> = kept.iter().filter(|(key, ..)| key == "key").collect();
+    assert_eq!(tombstone, [&("key".to_owned(), 1, None)]);
+}
+
+/// Nobody reads what a commit far beyond the end names: it must not move the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wild_commit_does_not_move_a_topic_that_does_not_wait_for_the_disk() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    let configs = [("holdfast.durability", "os")];
+    let quick = log.create_topic(topic("quick", 1, &configs)).await.unwrap();
+    append(&log, quick.partition(0).unwrap(), "a").await;
+    commit(&log, "g", quick.id(), i64::MAX).await;
+    drop((log, quick));
+    let log = Log::open(options(dir.path(), &hands)).unwrap();
+    let quick = log.topic("quick").unwrap();
+    assert_eq!(append(&log, quick.partition(0).unwrap(), "b").await, 1);
+}

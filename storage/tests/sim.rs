@@ -854,7 +854,7 @@ fn histories() {
             seed..seed + 1
         }
         (None, Some(histories)) => from..from + number(histories),
-        (None, None) => 0..100,
+        (None, None) => 0..1000,
     };
     let next = AtomicU64::new(seeds.start);
     // Two at a time: each of them mostly waits for its own threads.

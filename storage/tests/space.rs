@@ -190,9 +190,12 @@ async fn scrubbing_names_what_rotted() {
     for n in 0..300 {
         append(&log, &partition, n).await.unwrap();
     }
+    // One segment a round.
     let pass = || {
-        now.fetch_add(3_600_000, Ordering::SeqCst);
-        log.clean();
+        for _ in 0..8 {
+            now.fetch_add(3_600_000, Ordering::SeqCst);
+            log.clean();
+        }
     };
     log.clean();
     pass();

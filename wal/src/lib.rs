@@ -28,4 +28,4 @@ pub use error::WalError;
 pub use recovery::{Damage, Recovered, recover};
 pub use relocation::Relocation;
 pub use segment::{Position, Segment, SegmentId};
-pub use writer::{Group, Placed, WalOptions, Writer};
+pub use writer::{Group, Need, Placed, WalOptions, Writer};

@@ -47,7 +47,8 @@ pub struct Recovered {
     pub damage: Vec<Damage>,
     /// Bytes of a torn tail were cut.
     pub torn_tail: bool,
-    /// The log was closed in order: its last segment is sealed, or there is none.
+    /// The log was closed in order: the last segment that was appended to is sealed, and nothing was
+    /// prepared behind it; or there is none.
     pub clean: bool,
     /// Continues the log.
     pub writer: Writer,
@@ -65,8 +66,9 @@ pub fn recover(disk: &Arc<dyn Disk>, options: WalOptions) -> Result<Recovered, W
         relocated,
         mut damage,
         newest_id,
+        mut clean,
     } = open_segments(disk.as_ref())?;
-    let (mut torn_tail, mut clean) = (false, true);
+    let mut torn_tail = false;
     let boot_epoch = segments
         .iter()
         .chain(&relocated)
@@ -78,7 +80,11 @@ pub fn recover(disk: &Arc<dyn Disk>, options: WalOptions) -> Result<Recovered, W
     let mut next_sequence = 1;
     if let Some(last) = segments.last().cloned() {
         match last.trailer()? {
-            Some(trailer) => next_sequence = trailer.last_sequence.saturating_add(1),
+            Some(trailer) => {
+                next_sequence = trailer.last_sequence.saturating_add(1);
+                // What recovery rewrote was sealed by it: nothing was appended since.
+                clean &= last.header().kind == SegmentKind::Appended;
+            }
             None => {
                 clean = false;
                 let scan = last.scan(None)?;
@@ -165,6 +171,8 @@ struct Opened {
     damage: Vec<Damage>,
     /// Ids up to this one were given, also to files that are no longer segments.
     newest_id: SegmentId,
+    /// No file was prepared for appends.
+    clean: bool,
 }
 
 /// Removes leftovers and opens what holds groups.
@@ -215,6 +223,7 @@ fn open_segments(disk: &dyn Disk) -> Result<Opened, WalError> {
         }
     }
     let newest = segments.last().map(|s| s.id());
+    let clean = headless.iter().all(|id| id.is_relocated());
     for id in headless {
         // What relocation wrote got its name when it was durable.
         let was_durable = id.is_relocated() || newest.is_some_and(|newest| newest > id);
@@ -248,6 +257,7 @@ fn open_segments(disk: &dyn Disk) -> Result<Opened, WalError> {
         relocated,
         damage,
         newest_id,
+        clean,
     })
 }
 

@@ -24,7 +24,7 @@ const SYNC_BYTES: u64 = 4 << 20;
 pub struct Relocation {
     disk: Arc<dyn Disk>,
     temporary: String,
-    segment: Segment,
+    segment: Arc<Segment>,
     end: u32,
     capacity: u32,
     unsynced: u64,
@@ -58,7 +58,7 @@ impl Relocation {
         let relocation = Relocation {
             disk: disk.clone(),
             temporary,
-            segment: Segment::new(header, file),
+            segment: Arc::new(Segment::new(header, file)),
             end: SEGMENT_HEADER_BYTES,
             capacity,
             unsynced: 0,
@@ -130,19 +130,13 @@ impl Relocation {
     /// Writes the footer, makes everything durable, and gives the segment its name.
     pub fn finish(mut self, body: &[u8]) -> Result<Arc<Segment>, WalError> {
         self.segment.seal(self.end, self.groups, body)?;
-        let (id, name) = (self.id(), self.id().file_name());
+        let name = self.id().file_name();
         self.disk
             .rename(&self.temporary, &name)
             .map_err(|e| WalError::file("renaming", &self.temporary, e))?;
         self.finished = true;
         self.disk.sync_dir().map_err(|error| self.poisoned(error))?;
-        // Opened anew: what unlinks an unfinished one goes with `self`.
-        let segment = Segment::open(self.disk.as_ref(), id)?;
-        segment.map(Arc::new).ok_or(WalError::Damaged {
-            segment: id,
-            position: 0,
-            reason: "the header that was just written cannot be read".into(),
-        })
+        Ok(self.segment.clone())
     }
 
     fn write(&self, slices: &mut [IoSlice<'_>], position: u32) -> Result<(), WalError> {

@@ -20,6 +20,18 @@ use crate::format::{
 };
 use crate::segment::{Position, Segment, SegmentId};
 
+/// See [`WalOptions::admit`].
+pub type Admit = Arc<dyn Fn(u64, Need) -> std::io::Result<()> + Send + Sync>;
+
+/// When a segment is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A group waits for it.
+    Now,
+    /// It is prepared for when the head is full.
+    Ahead,
+}
+
 /// How a wal is written.
 #[derive(Clone)]
 pub struct WalOptions {
@@ -27,9 +39,9 @@ pub struct WalOptions {
     pub segment_bytes: u32,
     /// Preallocates the next segment on a thread of its own, so that rolling does not wait for it.
     pub prepare_ahead: bool,
-    /// Asked before so many bytes are preallocated for the next segment; what it answers is told as
-    /// "no space".
-    pub admit: Arc<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>,
+    /// Asked before so many bytes are preallocated for the next segment, and whether it is needed now or
+    /// only prepared; what it answers is told as "no space".
+    pub admit: Admit,
     /// Milliseconds since the Unix epoch; kept in group headers.
     pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// A fresh random number for every segment's checksums.
@@ -499,7 +511,7 @@ struct Spares {
 struct Allocator {
     disk: Arc<dyn Disk>,
     capacity: u64,
-    admit: Arc<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>,
+    admit: Admit,
 }
 
 impl fmt::Debug for Allocator {
@@ -512,7 +524,7 @@ impl fmt::Debug for Allocator {
 
 #[derive(Debug)]
 struct Ahead {
-    asks: Sender<SegmentId>,
+    asks: Sender<(SegmentId, Need)>,
     /// What the thread is working on, or has ready.
     asked: Option<SegmentId>,
     ready: Receiver<(SegmentId, Preallocated)>,
@@ -537,12 +549,12 @@ impl Spares {
 
     /// Without a thread (none could be started) files are preallocated when they are needed.
     fn spawn(&self, first: SegmentId) -> Option<Ahead> {
-        let (ask, asks) = channel::<SegmentId>();
+        let (ask, asks) = channel::<(SegmentId, Need)>();
         let (done, ready) = channel();
         let allocator = self.allocator.clone();
         let work = move || {
-            for id in asks {
-                if done.send((id, allocator.preallocate(id))).is_err() {
+            for (id, need) in asks {
+                if done.send((id, allocator.preallocate(id, need))).is_err() {
                     break;
                 }
             }
@@ -551,7 +563,7 @@ impl Spares {
             .name("wal-preallocate".into())
             .spawn(work)
             .ok()?;
-        ask.send(first).ok()?;
+        ask.send((first, Need::Ahead)).ok()?;
         Some(Ahead {
             asks: ask,
             asked: Some(first),
@@ -562,26 +574,26 @@ impl Spares {
 
     fn take(&mut self, id: SegmentId) -> Preallocated {
         let Some(ahead) = &mut self.ahead else {
-            return self.allocator.preallocate(id);
+            return self.allocator.preallocate(id, Need::Now);
         };
         let mut early = ahead.asked.take() == Some(id);
         if !early {
-            let _ = ahead.asks.send(id);
+            let _ = ahead.asks.send((id, Need::Now));
         }
         let made = loop {
             match ahead.ready.recv() {
                 // It was refused when it was not needed yet: now is another time.
                 Ok((ready, Err(WalError::NoSpace { .. }))) if ready == id && early => {
                     early = false;
-                    let _ = ahead.asks.send(id);
+                    let _ = ahead.asks.send((id, Need::Now));
                 }
                 Ok((ready, made)) if ready == id => break made,
                 Ok(_) => {}
-                Err(_) => return self.allocator.preallocate(id),
+                Err(_) => return self.allocator.preallocate(id, Need::Now),
             }
         };
         // After a failure nothing is asked for ahead of time.
-        if made.is_ok() && ahead.asks.send(id.next()).is_ok() {
+        if made.is_ok() && ahead.asks.send((id.next(), Need::Ahead)).is_ok() {
             ahead.asked = Some(id.next());
         }
         made
@@ -610,9 +622,9 @@ impl Drop for Spares {
 }
 
 impl Allocator {
-    fn preallocate(&self, id: SegmentId) -> Preallocated {
+    fn preallocate(&self, id: SegmentId, need: Need) -> Preallocated {
         let name = id.file_name();
-        let admitted = (self.admit)(self.capacity);
+        let admitted = (self.admit)(self.capacity, need);
         let file = admitted
             .and_then(|()| self.disk.create(&name, self.capacity))
             .map_err(|source| WalError::NoSpace {

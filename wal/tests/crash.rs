@@ -22,7 +22,7 @@ const HISTORIES: u64 = 4_000;
 fn options(seed: u64) -> WalOptions {
     let salts = std::sync::Mutex::new(Random::new(seed));
     WalOptions {
-        admit: Arc::new(|_| Ok(())),
+        admit: Arc::new(|_, _| Ok(())),
         segment_bytes: SEGMENT_BYTES,
         prepare_ahead: false,
         clock: Arc::new(|| 1_700_000_000_000),

@@ -17,7 +17,7 @@ use holdfast_wal::{Group, GroupCommit, Placed, Sequencer, WalError, WalOptions, 
 
 fn options(segment_bytes: u32, prepare_ahead: bool) -> WalOptions {
     WalOptions {
-        admit: Arc::new(|_| Ok(())),
+        admit: Arc::new(|_, _| Ok(())),
         segment_bytes,
         prepare_ahead,
         clock: Arc::new(|| 0),

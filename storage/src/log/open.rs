@@ -92,7 +92,10 @@ pub fn open(options: &LogOptions, disk: Option<Arc<dyn Disk>>) -> Result<Opened,
         tracing::info!("a torn, never acknowledged tail was cut");
     }
     let (state, internal) = restore(&index).map_err(|error| error.in_dir(&index_dir))?;
-    skip_what_may_be_lost(&state, recovered.clean);
+    let forgotten = skip_what_may_be_lost(&state, recovered.clean, options.segment_bytes);
+    index
+        .apply(forgotten)
+        .map_err(|error| OpenError::Index(error, index_dir.clone()))?;
     let leader_epoch = i32::try_from(recovered.boot_epoch).unwrap_or(i32::MAX);
     Ok(Opened {
         lock,
@@ -110,7 +113,7 @@ pub fn open(options: &LogOptions, disk: Option<Arc<dyn Disk>>) -> Result<Opened,
 
 fn wal_options(options: &LogOptions, guard: Arc<SpaceGuard>) -> WalOptions {
     WalOptions {
-        admit: Arc::new(move |bytes| guard.admit(bytes)),
+        admit: Arc::new(move |bytes, need| guard.admit(bytes, need)),
         segment_bytes: options.segment_bytes,
         prepare_ahead: true,
         clock: {
@@ -566,7 +569,11 @@ fn restore(index: &Index) -> Result<(Arc<State>, Arc<Internal>), Failure> {
 
 /// Where a topic does not wait for the disk, an unclean stop may have cost records that readers have
 /// seen: no offset is given again that a group has committed, and producers are taken as they come.
-fn skip_what_may_be_lost(state: &State, clean: bool) {
+///
+/// Less than a segment is ever unsynced, and a record takes a byte at least: a commit beyond that was no
+/// reader's. Returns what the index is to forget of producers.
+fn skip_what_may_be_lost(state: &State, clean: bool, segment_bytes: u32) -> Changes {
+    let mut forgotten = Changes::default();
     let tables = state.read();
     for topic in tables.topics.values().filter(|t| t.is_os_durable()) {
         for partition in topic.partitions() {
@@ -575,14 +582,22 @@ fn skip_what_may_be_lost(state: &State, clean: bool) {
                 Some(committed.offset)
             });
             let end = partition.high_watermark();
-            let next = committed.max().unwrap_or_default().max(end);
+            let believed = committed.filter(|offset| *offset <= end.plus(segment_bytes));
+            let next = believed.max().unwrap_or_default().max(end);
             if next > end {
                 tracing::warn!(topic = topic.name(), partition = partition.index(), from = %end, to = %next,
                     "offsets that were committed and are not there are skipped");
             }
-            partition.skip_to(next, !clean);
+            partition.skip_to(next);
+            if !clean {
+                let mut writer = partition.writer();
+                for producer_id in writer.producers.forget_all() {
+                    forgotten.remove_producer(partition.id(), producer_id);
+                }
+            }
         }
     }
+    forgotten
 }
 
 /// Partition numbers are never reused, also where the record that counted them was lost.

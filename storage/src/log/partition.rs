@@ -234,15 +234,11 @@ impl Partition {
         writer.producers = producers;
     }
 
-    /// The next offset is at least this; `forget`: no producer is known.
-    pub(crate) fn skip_to(&self, next: Offset, forget: bool) {
+    /// The next offset is at least this.
+    pub(crate) fn skip_to(&self, next: Offset) {
         self.high_watermark
             .fetch_max(next.value(), Ordering::AcqRel);
-        let mut writer = self.writer();
-        writer.next = self.high_watermark();
-        if forget {
-            writer.producers = Producers::default();
-        }
+        self.writer().next = self.high_watermark();
     }
 
     /// The index holds this segment's batches now.

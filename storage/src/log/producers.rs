@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::BatchHeader;
 use super::error::AppendError;
-use super::types::Offset;
+use super::types::{CLOCK_SET_MS, Offset};
 
 /// Kafka lets a producer have five batches in flight.
 const BATCHES_KEPT: usize = 5;
@@ -130,9 +130,13 @@ impl Producers {
 
     /// Forgets who has not appended since. A producer that comes back is taken as it is (KIP-360): only
     /// a batch that it sends a second time after so long a while would not be noticed.
-    pub fn expire(&mut self, before_ms: u64) -> Vec<i64> {
+    pub fn expire(&mut self, before_ms: u64, now_ms: u64) -> Vec<i64> {
         let mut expired = Vec::new();
         self.by_id.retain(|&id, producer| {
+            // Appended before the machine knew the time.
+            if producer.last_append_ms < CLOCK_SET_MS {
+                producer.last_append_ms = now_ms;
+            }
             let keep = producer.last_append_ms >= before_ms;
             if !keep {
                 expired.push(id);
@@ -140,6 +144,11 @@ impl Producers {
             keep
         });
         expired
+    }
+
+    /// Forgets everybody, and says whom.
+    pub fn forget_all(&mut self) -> Vec<i64> {
+        std::mem::take(&mut self.by_id).into_keys().collect()
     }
 
     pub fn get(&self, producer_id: i64) -> Option<&Producer> {
@@ -238,9 +247,14 @@ mod tests {
     #[test]
     fn a_producer_that_expired_goes_on_where_it_was() {
         let mut producers = Producers::default();
-        producers.append(&batch(0, 0, 10), offset(0), 1000);
-        assert!(producers.expire(1000).is_empty());
-        assert_eq!(producers.expire(1001), [9]);
+        let now = CLOCK_SET_MS + 1000;
+        producers.append(&batch(0, 0, 10), offset(0), now);
+        assert!(producers.expire(now, now).is_empty());
+        assert_eq!(producers.expire(now + 1, now + 1), [9]);
+        // A clock that was not set when it appended says nothing.
+        producers.append(&batch(0, 0, 10), offset(0), 5);
+        assert!(producers.expire(now, now).is_empty());
+        assert_eq!(producers.expire(now + 1, now + 1), [9]);
         assert_eq!(producers.judge(&batch(0, 10, 1)), Ok(Verdict::Next));
     }
 }

@@ -60,11 +60,22 @@ impl Unpacked {
     fn raw<'a>(&'a self, mut look: impl FnMut(Raw<'a>)) -> Result<(), String> {
         let base = Offset::new(self.header.base_offset).ok_or("negative base offset")?;
         let mut rest: &[u8] = &self.body;
+        let mut next_delta = 0;
         for index in 0..self.header.records {
             let raw = take_raw(&mut rest, base);
-            look(raw.ok_or_else(|| format!("record {index} does not fit"))?);
+            let fits = |raw: &Raw<'_>| {
+                (next_delta..=self.header.last_offset_delta).contains(&raw.offset_delta)
+            };
+            let raw = raw.filter(fits);
+            let raw = raw.ok_or_else(|| format!("record {index} does not fit"))?;
+            next_delta = raw.offset_delta + 1;
+            look(raw);
         }
-        Ok(())
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{} bytes behind the last record", rest.len()))
+        }
     }
 
     /// The batch with only the records that are wanted, and a time until which its tombstones are

@@ -716,6 +716,10 @@ impl WalSequencer for Sequencer {
     }
 
     fn wants_new_segment(&self) -> bool {
+        if self.guard.low().is_some() {
+            // The reserve is not for what is only wished for.
+            return false;
+        }
         let asked = self.head.segment_ms.unwrap_or(u64::MAX);
         let age_max = self.segment_age_max_ms.min(asked.max(SEGMENT_AGE_MIN_MS));
         let age = |begun| self.now_ms.saturating_sub(begun);

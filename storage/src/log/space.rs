@@ -9,6 +9,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use holdfast_wal::Need;
 use holdfast_wal::disk::Disk;
 
 use super::segments::Segments;
@@ -81,10 +82,13 @@ impl SpaceGuard {
     }
 
     /// Whether the next segment may be allocated.
-    pub fn admit(&self, bytes: u64) -> io::Result<()> {
-        // Only what frees space comes here now.
+    pub fn admit(&self, bytes: u64, need: Need) -> io::Result<()> {
         if self.low.load(Ordering::Acquire) {
-            return Ok(());
+            // Only what frees space comes here now; nothing is prepared for later.
+            return match need {
+                Need::Now => Ok(()),
+                Need::Ahead => Err(io::ErrorKind::StorageFull.into()),
+            };
         }
         match self.lacking(bytes)? {
             None => Ok(()),

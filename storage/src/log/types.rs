@@ -62,6 +62,9 @@ impl fmt::Display for TopicId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId(pub(crate) u64);
 
+/// A clock that shows less has not been set: 2020, years before this was written.
+pub const CLOCK_SET_MS: u64 = 1_577_836_800_000;
+
 /// Tells milliseconds since the Unix epoch; passed in, so that time can be played.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);

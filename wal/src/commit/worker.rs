@@ -220,6 +220,12 @@ impl<S: Sequencer> Worker<S> {
                 asked: false,
             });
             self.answer_durable();
+            if !self.open.is_empty()
+                && !self.is_syncing()
+                && let Err(error) = self.ask_sync(true)
+            {
+                self.give_up(None, error);
+            }
             return;
         }
         if self.sequencer.wants_new_segment() {

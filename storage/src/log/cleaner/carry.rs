@@ -108,7 +108,9 @@ impl Cleaner {
         };
         let index = &self.parts.reader.index;
         let mut keys = Vec::new();
-        for entry in footer_of(&file)?.unwrap_or_default().producers {
+        // Where the footer cannot be read, its producers are known by the index alone.
+        let footer = footer_of(&file).ok().flatten().unwrap_or_default();
+        for entry in footer.producers {
             let known = index.producer(entry.partition, entry.producer_id)?;
             // Gone, or named by a later segment.
             if known.as_ref() != Some(&entry) {

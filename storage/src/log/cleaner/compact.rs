@@ -92,8 +92,29 @@ impl Cleaner {
             });
             of_topics.flatten().collect()
         };
+        if self.parts.clock.now_ms() < CLOCK_SET_MS {
+            // Times would be kept that mean nothing later.
+            return Ok(());
+        }
         for (partition, compaction) in partitions {
-            while self.compact_partition(&partition, &compaction)? {}
+            if self.uncompactable.contains(&partition.id()) {
+                continue;
+            }
+            loop {
+                match self.compact_partition(&partition, &compaction) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    // What is in the output lies before it, and is complete.
+                    Err(Failure::Fetch(error)) => {
+                        tracing::error!(topic = partition.topic_name(), partition = partition.index(), %error,
+                            "cannot be compacted until the next start");
+                        self.uncompactable.insert(partition.id());
+                        self.compacted.remove(&partition.id());
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         }
         Ok(())
     }
@@ -182,6 +203,8 @@ impl Cleaner {
                         return Ok(());
                     }
                     let noted = Unpacked::new(&header, &batch).and_then(|unpacked| {
+                        // A batch that is not whole supersedes nothing.
+                        unpacked.each(|_| {})?;
                         unpacked.each(|glance| {
                             if let Some(key) = glance.key {
                                 pass.keys.add(key, glance.offset);
@@ -232,8 +255,9 @@ impl Pass {
     fn judged(&mut self, batch: &Bytes) -> Result<Kept, String> {
         let header = BatchHeader::parse(batch)?;
         let unpacked = Unpacked::new(&header, batch)?;
-        let has_horizon = header.attributes & DELETE_HORIZON != 0;
         let horizon = u64::try_from(header.base_timestamp_ms).unwrap_or(0);
+        // One from a clock that was not set is none.
+        let has_horizon = header.attributes & DELETE_HORIZON != 0 && horizon >= CLOCK_SET_MS;
         let tombstones_go = has_horizon && horizon <= self.now_ms;
         let (keys, upto) = (&self.keys, self.upto);
         let stays = |glance: &Glance<'_>| match glance.key {

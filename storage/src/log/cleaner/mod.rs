@@ -45,10 +45,7 @@ use super::sequencer::{Submission, Work};
 use super::space::SpaceGuard;
 use super::state::{Internal, METADATA, OFFSETS, State};
 use super::topic::Retention;
-use super::types::{Clock, Offset, PartitionId};
-
-/// A clock that shows less has not been set: 2020, years before this was written.
-const CLOCK_SET_MS: u64 = 1_577_836_800_000;
+use super::types::{CLOCK_SET_MS, Clock, Offset, PartitionId};
 
 /// How often a full disk is looked at.
 const LOW_INTERVAL: Duration = Duration::from_secs(1);
@@ -134,6 +131,7 @@ pub fn start(parts: Parts, events: Receiver<Event>) -> std::io::Result<JoinHandl
         output: None,
         next_relocated: 1,
         pace: u64::MAX,
+        uncompactable: HashSet::new(),
         unmovable: HashSet::new(),
         halted: false,
         scrub: scrub::Scrub::default(),
@@ -173,7 +171,9 @@ struct Cleaner {
     next_relocated: u64,
     /// Bytes that may be copied in a second, by how much there is to be freed.
     pace: u64,
-    /// Segments of which something cannot be read.
+    /// Partitions of which something cannot be read.
+    uncompactable: HashSet<PartitionId>,
+    /// Segments of which something cannot be read, or that stayed all the same.
     unmovable: HashSet<SegmentId>,
     /// Whether rows were written is not known: nothing is relocated until the next start.
     halted: bool,
@@ -340,9 +340,7 @@ impl Cleaner {
             self.took("compaction", Cleaner::compact_and_relocate);
             self.took("removing segments", Cleaner::remove_segments);
         }
-        if self.parts.guard.low().is_none() {
-            self.took("scrubbing", Cleaner::scrub);
-        }
+        self.took("scrubbing", Cleaner::scrub);
     }
 
     fn took(&mut self, step: &str, take: Step) -> bool {
@@ -357,16 +355,27 @@ impl Cleaner {
     }
 
     fn compact_and_relocate(&mut self) -> Result<(), Failure> {
+        // What gives most space back for least comes first where there is none.
+        if self.parts.guard.low().is_some() {
+            self.relocate_or_give_up()?;
+        }
         let compacted = self.compact().and_then(|()| self.finish_output());
-        let copied = compacted
-            .and_then(|()| self.remove_segments())
-            .and_then(|()| self.relocate());
-        if copied.is_err() {
+        if compacted.is_err() {
             // What was not finished is given up.
             self.output = None;
             self.compacted.clear();
         }
-        copied
+        self.remove_segments()?;
+        self.relocate_or_give_up()?;
+        compacted
+    }
+
+    fn relocate_or_give_up(&mut self) -> Result<(), Failure> {
+        let relocated = if self.halted { Ok(()) } else { self.relocate() };
+        if relocated.is_err() {
+            self.output = None;
+        }
+        relocated
     }
 
     /// Removes rows, all or none, and accounts for it.

@@ -105,6 +105,11 @@ impl Cleaner {
             }
             self.finish_output()?;
             self.remove_segments()?;
+            self.stop_if_closing()?;
+            // What is still there would be chosen again for ever.
+            let stayed = victims.into_iter().filter(|id| self.usage.contains_key(id));
+            let stayed: Vec<SegmentId> = stayed.collect();
+            self.unmovable.extend(stayed);
         }
     }
 
@@ -257,10 +262,26 @@ impl Cleaner {
                 return Ok(());
             }
             self.finish_output()?;
+            // What is copied takes space; what it was copied from gives it back at once.
+            self.remove_segments()?;
         }
         let least = payload + overhead_bytes(1, batches as u64) + (self.usage.len() as u64) * 8;
         let most = planned + planned / RETENTION_PART + (64 << 10);
-        let capacity = least.max(most.min(u64::from(self.parts.segment_bytes)));
+        let segment_bytes = u64::from(self.parts.segment_bytes);
+        // The index and the footers of sealed segments need some of the reserve, too.
+        let free = self
+            .parts
+            .guard
+            .room()
+            .map_or(u64::MAX, |room| room.free_bytes);
+        let room = free.saturating_sub(segment_bytes / 4);
+        let capacity = least.max(most.min(segment_bytes).min(room));
+        if capacity > room {
+            return Err(Failure::Wal(WalError::NoSpace {
+                bytes: capacity,
+                source: Arc::new(std::io::ErrorKind::StorageFull.into()),
+            }));
+        }
         self.set_pace();
         let id = SegmentId::relocated(self.next_relocated);
         self.next_relocated += 1;

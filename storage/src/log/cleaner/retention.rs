@@ -166,7 +166,11 @@ impl Cleaner {
     /// Forgets idempotent producers that have not appended for long.
     pub(super) fn expire_producers(&mut self) -> Result<(), Failure> {
         let expiry_ms = u64::try_from(self.parts.producer_expiry.as_millis()).unwrap_or(u64::MAX);
-        let before = self.parts.clock.now_ms().saturating_sub(expiry_ms);
+        let now = self.parts.clock.now_ms();
+        if now < CLOCK_SET_MS {
+            return Ok(());
+        }
+        let before = now.saturating_sub(expiry_ms);
         let partitions: Vec<Arc<Partition>> = {
             let tables = self.parts.state.read();
             tables.partitions.values().cloned().collect()
@@ -174,7 +178,7 @@ impl Cleaner {
         let (mut changes, mut carried) = (Changes::default(), Vec::new());
         for partition in partitions {
             let id = partition.id();
-            for producer_id in partition.writer().producers.expire(before) {
+            for producer_id in partition.writer().producers.expire(before, now) {
                 changes.remove_producer(id, producer_id);
                 let key = Key::Producer {
                     partition: id,

@@ -7,7 +7,8 @@ use crate::log::fetch::read_block;
 
 /// Findings that are kept to be shown.
 const FINDINGS_MAX: usize = 100;
-/// A pass over everything takes `scrub_interval`; a segment is read no faster than this.
+/// A pass over everything takes `scrub_interval`, more where that would be over a segment a round; a
+/// segment is read no faster than this.
 const BYTES_PER_SECOND: u64 = 16 << 20;
 
 /// Where the scrub is.
@@ -37,28 +38,29 @@ impl Cleaner {
         let all: u64 = sizes.iter().map(|(_, size)| size).sum();
         let elapsed = now.saturating_sub(since).min(interval_ms);
         let due = u128::from(all) * u128::from(elapsed) / u128::from(interval_ms.max(1));
-        // Never more than one pass behind, whatever the clock does.
-        let budget = self
-            .scrub
-            .budget
-            .saturating_add(u64::try_from(due).unwrap_or(u64::MAX));
-        self.scrub.budget = budget.min(all);
+        // One segment a round at most, whatever the clock does: other work waits meanwhile.
+        let due = u64::try_from(due).unwrap_or(u64::MAX);
+        let most = sizes.iter().map(|(_, size)| *size).max().unwrap_or(0);
+        self.scrub.budget = self.scrub.budget.saturating_add(due).min(most);
+        if self.parts.guard.low().is_some() {
+            return Ok(());
+        }
         if self.scrub.last.is_none() {
             // Anywhere: a node that is restarted often comes by everything as well.
             let at = uuid::Uuid::new_v4().as_u64_pair().1 as usize % sizes.len().max(1);
             self.scrub.last = sizes.get(at).map(|(id, _)| *id);
         }
-        for _ in 0..sizes.len() {
-            let behind = sizes.iter().find(|(id, _)| Some(*id) > self.scrub.last);
-            let Some(&(id, size)) = behind.or(sizes.first()) else {
-                break;
-            };
-            if size > self.scrub.budget {
-                break;
-            }
-            self.scrub.budget -= size;
-            self.scrub.last = Some(id);
-            self.scrub_segment(id)?;
+        let behind = sizes.iter().find(|(id, _)| Some(*id) > self.scrub.last);
+        let Some(&(id, size)) = behind.or(sizes.first()) else {
+            return Ok(());
+        };
+        if size > self.scrub.budget {
+            return Ok(());
+        }
+        self.scrub.budget -= size;
+        self.scrub.last = Some(id);
+        if let Err(error) = self.scrub_segment(id) {
+            self.tell(id, 0, vec![format!("segment {id}: {error}")]);
         }
         Ok(())
     }
@@ -69,12 +71,12 @@ impl Cleaner {
         };
         let trailer = segment.trailer()?;
         let known_end = trailer.map(|trailer| trailer.groups_end);
-        let state = self.parts.state.clone();
+        let (state, guard) = (self.parts.state.clone(), self.parts.guard.clone());
         let mut go_on = |bytes: u32| {
             std::thread::sleep(Duration::from_secs_f64(
                 f64::from(bytes) / BYTES_PER_SECOND as f64,
             ));
-            !state.is_closing()
+            !state.is_closing() && guard.low().is_none()
         };
         let (scan, whole) = segment.scan_with(known_end, &mut go_on)?;
         if !whole {
@@ -83,18 +85,32 @@ impl Cleaner {
         let space = &self.parts.space;
         let size = segment.file().size().unwrap_or(0);
         space.scrubbed_bytes.fetch_add(size, Ordering::Relaxed);
-        let footer_is_bad = known_end.is_some() && segment.footer()?.is_none();
-        if (scan.damage.is_empty() && !footer_is_bad) || !self.scrub.damaged.insert(id) {
+        // Everything that is counted here was sealed.
+        let footer_is_bad = segment.footer()?.is_none();
+        if (scan.damage.is_empty() && !footer_is_bad) || self.scrub.damaged.contains(&id) {
             return Ok(());
         }
-        let bytes: u64 = scan.damage.iter().map(|(_, bytes)| u64::from(*bytes)).sum();
-        space.damaged_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let mut findings = self.name_damage(&segment, &scan.damage)?;
+        let bytes = scan.damage.iter().map(|(_, bytes)| u64::from(*bytes)).sum();
+        let mut findings = Vec::new();
+        if !scan.damage.is_empty() {
+            findings = self.name_damage(&segment, &scan.damage)?;
+        }
         if footer_is_bad {
             findings.push(format!(
                 "segment {id}: the footer is damaged; no record is lost by that"
             ));
         }
+        self.tell(id, bytes, findings);
+        Ok(())
+    }
+
+    /// Once for every segment.
+    fn tell(&mut self, id: SegmentId, bytes: u64, findings: Vec<String>) {
+        if !self.scrub.damaged.insert(id) {
+            return;
+        }
+        let space = &self.parts.space;
+        space.damaged_bytes.fetch_add(bytes, Ordering::Relaxed);
         for finding in &findings {
             tracing::error!(finding, "damage: found by scrubbing");
         }
@@ -104,7 +120,6 @@ impl Cleaner {
             .unwrap_or_else(PoisonError::into_inner);
         known.extend(findings);
         known.truncate(FINDINGS_MAX);
-        Ok(())
     }
 
     /// The batches that lie where the damage is.
