@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use holdfast_storage::log::batch;
+use holdfast_storage::log::retain::Unpacked;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -19,8 +20,18 @@ fuzz_target!(|input: &[u8]| {
     let _ = batch::validate(&bytes, 1 << 20);
     for item in batch::split(&bytes) {
         let Ok((header, one)) = item else { break };
+        let unpacked = Unpacked::new(&header, &one);
+        if let Ok(unpacked) = &unpacked {
+            let _ = unpacked.each(|_| {});
+        }
         if let Ok(records) = batch::records(&header, &one) {
             assert!(records.windows(2).all(|pair| pair[0].offset < pair[1].offset));
+            // Compaction that drops nothing leaves the same records.
+            let kept = unpacked.unwrap().retain(|_| true, None).unwrap();
+            if let Some(kept) = kept {
+                let header = batch::BatchHeader::parse(&kept).unwrap();
+                assert_eq!(batch::records(&header, &kept).unwrap(), records);
+            }
         }
     }
 });

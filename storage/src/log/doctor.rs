@@ -19,7 +19,7 @@ use holdfast_wal::{Segment, SegmentId};
 use super::batch::{self, BatchHeader};
 use super::error::OpenError;
 use super::footer::{self, BlockInfo};
-use super::index::{BlockRef, Index};
+use super::index::{self, BlockRef, Index};
 use super::open::lock;
 use super::partition::BatchEntry;
 use super::state::METADATA;
@@ -94,6 +94,25 @@ pub fn remove_index(data_dir: &Path) -> Result<(), OpenError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a footer body that lies at `position`, and every block it lists, can be read.
+pub fn is_readable_footer(body: &[u8], position: u32) -> bool {
+    let Some(footer) = footer::decode(body) else {
+        return false;
+    };
+    footer.blocks.iter().all(|info| {
+        let from = info.block_position.saturating_sub(position) as usize;
+        let block = body.get(from..from.saturating_add(info.block_bytes as usize));
+        block.is_some_and(|block| footer::decode_block(info.partition, block).is_some())
+    })
+}
+
+/// Whether a row of the index can be read.
+pub fn is_readable_index_row(key: &[u8], value: &[u8]) -> bool {
+    index::decode_block_row(key, value).is_some()
+        || footer::decode_producer_bytes(value).is_some()
+        || Key::decode(key).is_some()
 }
 
 type Parts = BTreeMap<PartitionId, Vec<BatchEntry>>;

@@ -531,7 +531,7 @@ fn block_value(segment: SegmentId, info: &BlockInfo) -> Vec<u8> {
     value
 }
 
-fn decode_block_row(key: &[u8], value: &[u8]) -> Option<BlockRef> {
+pub fn decode_block_row(key: &[u8], value: &[u8]) -> Option<BlockRef> {
     let (partition, first) = key.get(1..)?.split_first_chunk::<8>()?;
     let (segment, value) = value.split_first_chunk::<8>()?;
     let (block_position, value) = value.split_first_chunk::<4>()?;

@@ -6,13 +6,12 @@
 //!
 //! Modules: [`batch`] and [`compression`] know Kafka's record batch; `sequencer` is the commit
 //! point on the wal's writer thread; `sealer` moves full segments to the `index`; `fetch` reads;
-//! `cleaner` is retention and compaction and gives space back (`retain`: a batch without some of its
-//! records); `open` recovers; [`doctor`] looks a stopped log
+//! `cleaner` is retention and compaction and gives space back ([`retain`]: a batch without some of its
+//! records), `space` refuses appends on a full disk; `open` recovers; [`doctor`] looks a stopped log
 //! through; `state` and `values` are topics, settings and group offsets, kept as records of internal
 //! partitions; `footer` is the on-disk format of a sealed segment's footer.
 //!
 //! Data directory: `segments/` (the truth), `index/` (a cache of it that may be deleted), `LOCK`.
-//!
 
 pub mod batch;
 mod cleaner;
@@ -25,15 +24,17 @@ mod group;
 mod index;
 pub mod murmur2;
 mod open;
+mod options;
 mod partition;
 mod producers;
-mod retain;
+pub mod retain;
 mod room;
 mod sealer;
 mod segments;
 mod sequencer;
 mod space;
 mod state;
+mod stats;
 mod topic;
 mod types;
 mod values;
@@ -41,14 +42,11 @@ mod watch;
 
 use std::fs::File;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_wal::disk::Disk;
@@ -60,8 +58,10 @@ pub use self::error::{
     AppendError, CreateTopicError, DeleteRecordsError, DeleteTopicError, FetchError, OpenError,
 };
 pub use self::fetch::Fetched;
+pub use self::options::LogOptions;
 pub use self::partition::Partition;
 pub use self::sequencer::Appended;
+pub use self::stats::{LogState, LogStats};
 pub use self::topic::{BYTES_MAX, DURABILITY, PARTITIONS_MAX, Retention, Topic};
 pub use self::types::{
     Clock, CommittedOffset, Header, NewTopic, Offset, PartitionId, ProducerId, Record,
@@ -79,64 +79,6 @@ use self::sequencer::{Counters, Pair, Sequencer, SequencerParts, Submission, Wor
 use self::space::SpaceGuard;
 use self::state::{FIRST_PARTITION, METADATA, OFFSETS, State};
 use self::values::{Key, NodeValue};
-
-/// How the log is opened.
-#[derive(Debug, Clone)]
-pub struct LogOptions {
-    /// Holds `segments/` (the truth) and `index/` (fjall; may be deleted).
-    pub data_dir: PathBuf,
-    /// Bytes submitted and not yet durable, over all callers; more waits. Default 64 MiB.
-    pub in_flight_bytes_max: usize,
-    /// Default 64 MiB.
-    pub segment_bytes: u32,
-    /// A group commit takes no further submission beyond this. Default 4 MiB.
-    pub group_bytes_max: usize,
-    /// Largest accepted record batch (`message.max.bytes`). Default 1 MiB + 12 B, as Kafka's.
-    pub batch_bytes_max: usize,
-    /// Retention of topics that do not name theirs. Default: Kafka's seven days.
-    pub retention: Retention,
-    /// How often retention is looked at (`log.retention.check.interval.ms`). Default 30 s.
-    pub cleaner_interval: Duration,
-    /// A segment that was begun longer ago is not appended to. Default 1 h.
-    pub segment_age_max: Duration,
-    /// Idempotent producers that have not appended for so long are forgotten
-    /// (`producer.id.expiration.ms`). Default: Kafka's day.
-    pub producer_expiry: Duration,
-    /// What the cleaner copies in a second, as long as little waits to be freed. Default 64 MiB.
-    pub cleaner_bytes_per_second: u64,
-    /// Memory for the keys of one pass of compaction. Default 16 MiB.
-    pub cleaner_key_map_bytes: usize,
-    /// Every sealed segment is read again and verified once in so long a time. Default: a week.
-    pub scrub_interval: Duration,
-    /// Bytes of the file system that appends leave free, for the cleaner and what deletes. Default
-    /// 128 MiB, two segments.
-    pub disk_reserve_bytes: u64,
-    /// What the segments may take together, if it is bounded. Default: not.
-    pub disk_bytes_max: Option<u64>,
-    pub clock: Clock,
-}
-
-impl LogOptions {
-    pub fn new(data_dir: impl Into<PathBuf>) -> LogOptions {
-        LogOptions {
-            data_dir: data_dir.into(),
-            in_flight_bytes_max: 64 << 20,
-            segment_bytes: 64 << 20,
-            group_bytes_max: 4 << 20,
-            batch_bytes_max: (1 << 20) + 12,
-            retention: Retention::default(),
-            cleaner_interval: Duration::from_secs(30),
-            segment_age_max: Duration::from_secs(3600),
-            producer_expiry: Duration::from_secs(24 * 3600),
-            cleaner_bytes_per_second: 64 << 20,
-            cleaner_key_map_bytes: 16 << 20,
-            scrub_interval: Duration::from_secs(7 * 24 * 3600),
-            disk_reserve_bytes: 128 << 20,
-            disk_bytes_max: None,
-            clock: Clock::system(),
-        }
-    }
-}
 
 /// Handle on the log; clones share it.
 #[derive(Clone)]
@@ -195,62 +137,12 @@ impl Drop for Inner {
     }
 }
 
-/// What the log can do now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogState {
-    Accepting,
-    /// There is no room for appends; reads and deletions go on, and so does everything when room is back.
-    Full {
-        reason: String,
-    },
-    /// A failed fsync left what is on disk unknown; final until a restart (invariant 11).
-    Failed {
-        reason: String,
-    },
-    Closed,
-}
-
 /// One offset to commit.
 #[derive(Debug, Clone)]
 pub struct OffsetCommit {
     pub topic: TopicId,
     pub partition: i32,
     pub committed: CommittedOffset,
-}
-
-/// Counters since the log was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LogStats {
-    pub records: u64,
-    pub batches: u64,
-    pub payload_bytes: u64,
-    pub written_bytes: u64,
-    pub fdatasyncs: u64,
-    /// Open now.
-    pub segments: u64,
-    /// Full, and not yet in the index.
-    pub unsealed: u64,
-    /// Free on the file system; `None` where it cannot be told.
-    pub disk_free_bytes: Option<u64>,
-    /// Of all segments.
-    pub disk_used_bytes: u64,
-    pub disk_reserve_bytes: u64,
-    pub disk_bytes_max: Option<u64>,
-    /// Times that appends were refused for want of room.
-    pub disk_refusals: u64,
-    /// Bytes of batches in sealed segments that can be read, as of the last cleaning round.
-    pub live_bytes: u64,
-    /// Bytes of sealed segments, as of the last cleaning round.
-    pub sealed_bytes: u64,
-    pub segments_removed: u64,
-    /// Bytes of batches that compaction and relocation copied.
-    pub relocated_bytes: u64,
-    /// Records that compaction took away.
-    pub compacted_records: u64,
-    /// Bytes of segments that were read again and verified.
-    pub scrubbed_bytes: u64,
-    /// Bytes that scrubbing found damaged.
-    pub damaged_bytes: u64,
 }
 
 /// An append that is queued, in order, and waits for its fdatasync. Dropping it does not undo it.
@@ -449,58 +341,6 @@ impl Log {
     /// Refuses further appends, finishes the queued ones, seals the head. Blocks on disk.
     pub fn close(&self) {
         self.inner.close();
-    }
-
-    pub fn state(&self) -> LogState {
-        if let Some(reason) = self.inner.state.failure() {
-            return LogState::Failed {
-                reason: reason.clone(),
-            };
-        }
-        if self.inner.state.is_closing() {
-            return LogState::Closed;
-        }
-        match self.inner.guard.low() {
-            Some(reason) => LogState::Full { reason },
-            None => LogState::Accepting,
-        }
-    }
-
-    pub fn stats(&self) -> LogStats {
-        let counters = &self.inner.counters;
-        let guard = &self.inner.guard;
-        LogStats {
-            disk_free_bytes: guard.room().ok().map(|room| room.free_bytes),
-            disk_used_bytes: self.inner.reader.segments.bytes(),
-            disk_reserve_bytes: guard.reserve_bytes(),
-            disk_bytes_max: guard.bytes_max(),
-            disk_refusals: guard.refusals(),
-            records: counters.records.load(Ordering::Relaxed),
-            batches: counters.batches.load(Ordering::Relaxed),
-            payload_bytes: counters.payload_bytes.load(Ordering::Relaxed),
-            written_bytes: counters.written_bytes.load(Ordering::Relaxed),
-            fdatasyncs: counters.fdatasyncs.load(Ordering::Relaxed),
-            segments: self.inner.reader.segments.len() as u64,
-            unsealed: self.inner.state.unsealed.load(Ordering::Acquire) as u64,
-            live_bytes: self.inner.space.live_bytes.load(Ordering::Relaxed),
-            sealed_bytes: self.inner.space.sealed_bytes.load(Ordering::Relaxed),
-            segments_removed: self.inner.space.removed.load(Ordering::Relaxed),
-            relocated_bytes: self.inner.space.relocated_bytes.load(Ordering::Relaxed),
-            compacted_records: self.inner.space.compacted_records.load(Ordering::Relaxed),
-            scrubbed_bytes: self.inner.space.scrubbed_bytes.load(Ordering::Relaxed),
-            damaged_bytes: self.inner.space.damaged_bytes.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Acknowledged bytes that could not be read when the log was opened.
-    pub fn damage(&self) -> &[Damage] {
-        &self.inner.damage
-    }
-
-    /// What scrubbing found damaged since then, named by topic, partition and offsets.
-    pub fn scrub_findings(&self) -> Vec<String> {
-        let findings = self.inner.space.findings.lock();
-        findings.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Rises at every start.
