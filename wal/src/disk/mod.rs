@@ -43,6 +43,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts the file, giving allocated space back.
     fn truncate(&self, size: u64) -> io::Result<()>;
+    /// These bytes are going to be read: the disk may begin now.
+    fn will_need(&self, _position: u64, _bytes: u64) {}
     /// The file itself, where there is one, for sendfile and the like.
     fn as_file(&self) -> Option<&std::fs::File> {
         None

@@ -110,6 +110,16 @@ impl DiskFile for RealFile {
         self.0.set_len(size)
     }
 
+    fn will_need(&self, position: u64, bytes: u64) {
+        // Only advice: what cannot be given does not matter.
+        let _ = rustix::fs::fadvise(
+            &self.0,
+            position,
+            std::num::NonZeroU64::new(bytes),
+            rustix::fs::Advice::WillNeed,
+        );
+    }
+
     fn as_file(&self) -> Option<&File> {
         Some(&self.0)
     }
