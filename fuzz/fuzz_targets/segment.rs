@@ -11,7 +11,7 @@ use holdfast_wal::{SegmentId, WalOptions, recover};
 use libfuzzer_sys::fuzz_target;
 
 fn options() -> WalOptions {
-    WalOptions { segment_bytes: 1 << 16, prepare_ahead: false, clock: Arc::new(|| 0), salt: Arc::new(|| 7) }
+    WalOptions { segment_bytes: 1 << 16, admit: Arc::new(|_, _| Ok(())), prepare_ahead: false, clock: Arc::new(|| 0), salt: Arc::new(|| 7) }
 }
 
 fuzz_target!(|input: &[u8]| {
