@@ -102,6 +102,11 @@ impl BatchHeader {
         base.plus(self.last_offset_delta).plus(1)
     }
 
+    /// Whether the batch has the checksum that its producer gave it.
+    pub fn signs(&self, batch: &[u8]) -> bool {
+        crc32c::crc32c(batch.get(21..).unwrap_or_default()) == self.crc
+    }
+
     /// The time that every record has, if it is not its own.
     pub fn append_time_ms(&self) -> Option<i64> {
         (self.attributes & LOG_APPEND_TIME != 0).then_some(self.max_timestamp_ms)
@@ -136,8 +141,7 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
             bytes_max,
         });
     }
-    let signed = batch.get(21..).unwrap_or_default();
-    if crc32c::crc32c(signed) != header.crc {
+    if !header.signs(batch) {
         return Err(AppendError::Corrupt("CRC-32C does not fit".into()));
     }
     let codec = header.codec().map_err(AppendError::Invalid)?;
@@ -236,6 +240,11 @@ fn skip_bytes(input: &mut &[u8]) -> Option<()> {
     }
 }
 
+/// Whether these bytes are a batch as its producer signed it.
+pub fn is_whole(batch: &[u8]) -> bool {
+    BatchHeader::parse(batch).is_ok_and(|header| header.signs(batch))
+}
+
 /// Splits stored bytes into batches.
 pub fn split(bytes: &Bytes) -> impl Iterator<Item = Result<(BatchHeader, Bytes), String>> + use<> {
     let mut rest = bytes.clone();
@@ -260,7 +269,7 @@ pub fn split(bytes: &Bytes) -> impl Iterator<Item = Result<(BatchHeader, Bytes),
 /// Decodes every record of one batch, decompressing within a bound. Verifies the batch's checksum, so
 /// that rot on disk is never taken for a value.
 pub fn records(header: &BatchHeader, batch: &Bytes) -> Result<Vec<StoredRecord>, String> {
-    if crc32c::crc32c(batch.get(21..).unwrap_or_default()) != header.crc {
+    if !header.signs(batch) {
         return Err("CRC-32C does not fit".into());
     }
     let body = batch.slice(HEADER_BYTES.min(batch.len())..);

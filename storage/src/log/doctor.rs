@@ -283,8 +283,7 @@ impl Doctor {
                 let mut stored = vec![0; batch.bytes as usize];
                 segment.read(batch.position, &mut stored)?;
                 let whole = BatchHeader::parse(&stored).is_ok_and(|header| {
-                    BatchEntry::of(&header, batch.position) == *batch
-                        && crc32c::crc32c(stored.get(21..).unwrap_or_default()) == header.crc
+                    BatchEntry::of(&header, batch.position) == *batch && header.signs(&stored)
                 });
                 if !whole {
                     lost = true;
@@ -343,7 +342,7 @@ impl Doctor {
                 batch.base.plus(batch.last_delta)
             );
             self.report.batches += 1;
-            if crc32c::crc32c(bytes.get(21..).unwrap_or_default()) != header.crc {
+            if !header.signs(&bytes) {
                 let of = Some((partition, offsets.clone()));
                 let reason = "the batch does not have its producer's checksum";
                 self.note(segment.id(), position, of, reason, true);

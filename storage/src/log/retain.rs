@@ -39,7 +39,7 @@ pub struct Unpacked {
 impl Unpacked {
     /// Verifies the checksum and unpacks.
     pub fn new(header: &BatchHeader, batch: &Bytes) -> Result<Unpacked, String> {
-        if crc32c::crc32c(batch.get(21..).unwrap_or_default()) != header.crc {
+        if !header.signs(batch) {
             return Err("CRC-32C does not fit".into());
         }
         let epoch = batch.get(12..).and_then(|rest| rest.first_chunk());

@@ -76,9 +76,10 @@ impl Log {
     pub fn stats(&self) -> LogStats {
         let counters = &self.inner.counters;
         let guard = &self.inner.guard;
+        let room = guard.room();
         LogStats {
-            disk_free_bytes: guard.room().ok().map(|room| room.free_bytes),
-            disk_used_bytes: self.inner.reader.segments.bytes(),
+            disk_free_bytes: room.as_ref().ok().map(|room| room.free_bytes),
+            disk_used_bytes: room.map_or(0, |room| room.used_bytes),
             disk_reserve_bytes: guard.reserve_bytes(),
             disk_bytes_max: guard.bytes_max(),
             disk_refusals: guard.refusals(),

@@ -12,7 +12,7 @@
 //! 4. [`compact`] and [`relocate`] copy what is still wanted out of segments into new ones. A new
 //!    segment is durable before its rows take the place of the old ones, all at once; then *removing*
 //!    comes again.
-//! 5. [`scrub`] reads a few sealed segments again and verifies them.
+//! 5. [`scrub`] reads a sealed segment again, when one is due, and verifies it.
 //!
 //! A row whose removal was lost in a crash is hidden by its log start and removed again; a file whose
 //! unlinking was lost, or whose rows were never written, is found without rows and unlinked, before
@@ -195,6 +195,9 @@ enum Failure {
     Remove(std::io::Error),
     #[error(transparent)]
     Wal(#[from] WalError),
+    /// Which rows the next start will find is not known.
+    #[error("nothing more is relocated until the next start: {0}")]
+    Halted(fjall::Error),
     #[error("the log is closing")]
     Closing,
 }

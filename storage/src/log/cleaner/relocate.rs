@@ -5,13 +5,14 @@
 //! What will expire together is laid together, so that it need not be copied again.
 
 use super::*;
-use crate::log::batch::BatchHeader;
+use crate::log::batch::{self, BatchHeader};
 use crate::log::footer::{Covering, Part};
 use crate::log::index::Index;
 use crate::log::partition::BatchEntry;
 use crate::log::retain::{Glance, Unpacked};
 use bytes::Bytes;
 use holdfast_wal::Relocation;
+use holdfast_wal::format::{ENTRY_HEADER_BYTES, GROUP_HEADER_BYTES};
 
 /// Copied at once; a larger batch is copied alone.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -29,15 +30,15 @@ const SMALL_PART: u64 = 8;
 const AT_ONCE: u64 = 4;
 /// Blocks are merged up to this part of what retention keeps, so that it stays as exact as it was.
 const RETENTION_PART: u64 = 16;
-/// Of a batch in a footer, of a block with its directory entry, and of a group with one entry.
-const BATCH_OVERHEAD: u64 = 28;
-const ROW_OVERHEAD: u64 = 64 + 64;
+/// Of a group with one entry, beside its payload.
+const GROUP_BYTES: u64 = (GROUP_HEADER_BYTES + ENTRY_HEADER_BYTES) as u64;
 /// Waiting for the throttle ends early when the log closes.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Bytes beside their batches that so many rows take at most.
 pub fn overhead_bytes(rows: u64, batches: u64) -> u64 {
-    rows * ROW_OVERHEAD + batches * BATCH_OVERHEAD
+    let [parts, listed] = [rows, batches].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    rows * GROUP_BYTES + footer::bytes_of(parts, listed) as u64
 }
 
 /// The segment being written.
@@ -253,7 +254,7 @@ impl Cleaner {
     /// Ends the output if the row does not fit into it, and begins one if there is none.
     fn make_room(&mut self, row: &BlockRef, batches: usize, planned: u64) -> Result<(), Failure> {
         let chunks = row.info.batch_bytes / CHUNK_BYTES as u64 + 1;
-        let payload = row.info.batch_bytes + chunks * ROW_OVERHEAD;
+        let payload = row.info.batch_bytes + chunks * GROUP_BYTES;
         if let Some(output) = &self.output {
             let parts = output.parts.len() + 1;
             let sources = (output.sources.len() + self.usage.len()) * 8;
@@ -445,11 +446,10 @@ impl Cleaner {
             changes.put_block(segment.id(), info);
         }
         if let Err(error) = self.parts.reader.index.apply(changes) {
-            // Nobody knows which rows the next start will find, so neither the new segment nor its
-            // sources may go before that.
+            // Neither the new segment nor its sources may go before the next start, and nothing else may
+            // be copied from them.
             self.halted = true;
-            tracing::error!(segment = %segment.id(), "nothing more is relocated until the next start");
-            return Err(error.into());
+            return Err(Failure::Halted(error));
         }
         self.usage.insert(segment.id(), Usage::default());
         for row in &output.replaced {
@@ -536,15 +536,9 @@ fn may_merge(before: &Part, behind: &Part, retention: Option<Retention>) -> bool
         .is_none_or(|max| together <= max / RETENTION_PART)
 }
 
-/// A batch has the checksum that its producer gave it.
-pub fn is_whole(batch: &[u8]) -> bool {
-    BatchHeader::parse(batch)
-        .is_ok_and(|header| crc32c::crc32c(batch.get(21..).unwrap_or_default()) == header.crc)
-}
-
 /// Everything is kept; what rotted is told, and kept as it is: it was acknowledged.
 fn verify(entry: &BatchEntry, batch: &Bytes) -> Kept {
-    if !is_whole(batch) {
+    if !batch::is_whole(batch) {
         tracing::error!(offset = %entry.base, "damage: a batch that is relocated does not have its checksum");
     }
     Kept::Whole

@@ -1,8 +1,9 @@
 //! Scrubbing: sealed segments are read again, slowly, and every checksum is verified, so that rot is
 //! known before somebody needs what rotted. Nothing is changed; what is damaged is named once, by topic,
-//! partition and offsets, counted, and shown until it is gone.
+//! partition and offsets, counted, and shown until the next start.
 
 use super::*;
+use crate::log::batch;
 use crate::log::fetch::read_block;
 
 /// Findings that are kept to be shown.
@@ -25,7 +26,7 @@ pub struct Scrub {
 }
 
 impl Cleaner {
-    /// Reads the segments that are due.
+    /// Reads the next segment, if it is due.
     pub(super) fn scrub(&mut self) -> Result<(), Failure> {
         let interval_ms = u64::try_from(self.parts.scrub_interval.as_millis()).unwrap_or(u64::MAX);
         let now = self.parts.clock.now_ms();
@@ -143,7 +144,7 @@ impl Cleaner {
                 // The damaged entry may hold batches that are whole.
                 let mut stored = vec![0; batch.bytes as usize];
                 segment.read(batch.position, &mut stored)?;
-                if relocate::is_whole(&stored) {
+                if batch::is_whole(&stored) {
                     continue;
                 }
                 let last = batch.base.plus(batch.last_delta);
