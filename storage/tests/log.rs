@@ -297,6 +297,44 @@ async fn records_of_several_partitions_are_appended_as_one() {
 }
 
 #[tokio::test]
+async fn appends_of_one_task_keep_their_order_whatever_their_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let topic = log.create_topic(new_topic("t", 2)).await.unwrap();
+    let (partition, other) = (&topic.partitions()[0], &topic.partitions()[1]);
+    let value = |n: usize| match n % 7 {
+        // Enough for a batch of its own.
+        3 => format!("{n:09000}"),
+        _ => format!("{n:09}"),
+    };
+    let before = log.stats();
+    let (mut alone, mut together) = (Vec::new(), Vec::new());
+    for n in 0..3_000 {
+        let record = record("k", value(n));
+        if n % 7 == 5 {
+            let pair = vec![(other.clone(), record.clone()), (partition.clone(), record)];
+            together.push((n, log.append_all(pair).await.unwrap()));
+        } else {
+            alone.push((n, log.append(partition, &[record]).await.unwrap()));
+        }
+    }
+    for (n, appending) in alone {
+        let at = appending.await.unwrap().base_offset;
+        assert_eq!(at, offset(n as i64));
+    }
+    for (n, appending) in together {
+        assert_eq!(appending.await.unwrap()[1], offset(n as i64));
+    }
+    let read = read_all(&log, partition);
+    assert_eq!(read.len(), 3_000);
+    for (n, stored) in read.iter().enumerate() {
+        assert_eq!(stored.1, value(n));
+    }
+    let batches = log.stats().batches - before.batches;
+    assert!(batches < 2_500, "small records share batches: {batches}");
+}
+
+#[tokio::test]
 async fn topics_are_created_once_and_judged() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use holdfast_wal::disk::sim::Faults;
 use holdfast_wal::disk::{Disk, RealDisk, SimDisk};
 use holdfast_wal::writer::Retired;
-use holdfast_wal::{Group, GroupCommit, Placed, Sequencer, WalError, WalOptions, recover};
+use holdfast_wal::{
+    Group, GroupCommit, Placed, Segment, SegmentId, Sequencer, WalError, WalOptions, recover,
+};
 
 fn options(segment_bytes: u32, prepare_ahead: bool) -> WalOptions {
     WalOptions {
@@ -120,6 +122,42 @@ fn sixty_four_callers_are_each_told_where_their_bytes_are_durable() {
             assert_eq!(bytes, [caller as u8, n as u8, 7, 7]);
         }
     }
+}
+
+#[test]
+fn what_waits_takes_more_in_and_what_is_gone_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(dir.path()).unwrap());
+    let recovered = recover(&disk, options(1 << 20, true)).unwrap();
+    let commit = GroupCommit::start(recovered.writer, Bare, 1 << 20).unwrap();
+    let submitter = commit.submitter();
+    let join = |number, byte: u8| {
+        submitter.join(number, 1, |(bytes, _)| {
+            *bytes = Bytes::from([bytes.as_ref(), &[byte]].concat());
+            Some(())
+        })
+    };
+    let (mut joined, mut numbers) = (0, Vec::new());
+    // The writer thread is quick: some find their submission gone.
+    for n in 0..20_000_u32 {
+        let (answer, told) = channel();
+        let submission = (Bytes::from(n.to_le_bytes().to_vec()), answer);
+        let number = submitter.submit(submission, 4).unwrap();
+        let more = join(number, 9).is_some();
+        joined += u32::from(more);
+        numbers.push(number);
+        if n % 100 == 0 {
+            let (segment, position) = told.recv().unwrap().unwrap();
+            assert!(join(number, 9).is_none(), "it is durable already");
+            let segment = Segment::open(disk.as_ref(), SegmentId(segment)).unwrap();
+            let mut bytes = [0; 5];
+            segment.unwrap().read(position, &mut bytes).unwrap();
+            assert_eq!(bytes[..4], n.to_le_bytes());
+            assert!(!more || bytes[4] == 9);
+        }
+    }
+    assert!(joined > 0);
+    assert!(numbers.is_sorted_by(|a, b| a < b));
 }
 
 #[test]

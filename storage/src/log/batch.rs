@@ -551,18 +551,32 @@ impl BatchBuilder {
         self.out.len()
     }
 
-    /// Fills the header in and signs the batch.
-    pub fn finish(self, base_offset: Offset, leader_epoch: i32) -> (Bytes, u32, i64) {
-        self.finish_with(base_offset, leader_epoch, 0)
+    pub fn records(&self) -> u32 {
+        self.records
     }
 
-    /// The same, with attributes.
+    /// Room for so many bytes more, at least.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.out.reserve(bytes);
+    }
+
+    /// Fills the header in and signs the batch.
+    pub fn finish(self, base_offset: Offset, leader_epoch: i32) -> (Bytes, u32, i64) {
+        self.finish_with(base_offset, leader_epoch, None)
+    }
+
+    /// The same; all its records get this time, if one is given (LogAppendTime).
     pub fn finish_with(
         mut self,
         base_offset: Offset,
         leader_epoch: i32,
-        attributes: i16,
+        append_time_ms: Option<u64>,
     ) -> (Bytes, u32, i64) {
+        let mut attributes = 0;
+        if let Some(ms) = append_time_ms {
+            attributes = LOG_APPEND_TIME;
+            self.max_timestamp_ms = i64::try_from(ms).unwrap_or(i64::MAX);
+        }
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.put_i16(attributes);
         header.put_i32(self.records.saturating_sub(1).cast_signed());

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use holdfast_wal::Group as WalGroup;
-use tokio::sync::oneshot;
 
 use super::batch::{self, BatchBuilder, BatchHeader};
 use super::error::{AppendError, CreateTopicError, DeleteTopicError};
 use super::partition::{BatchEntry, Partition, WriterState};
 use super::producers::Producer;
-use super::sequencer::Appended;
+use super::submission::{Appended, Reply, TellAll};
 use super::topic::Topic;
 use super::types::{Offset, PartitionId, ProducerId, TopicId};
 
@@ -52,31 +51,17 @@ pub struct Change {
 
 /// An answer that waits for the fdatasync.
 pub enum Answer {
-    Appended(
-        oneshot::Sender<Result<Appended, AppendError>>,
-        Result<Appended, AppendError>,
-    ),
-    Offsets(
-        oneshot::Sender<Result<Vec<Offset>, AppendError>>,
-        Result<Vec<Offset>, AppendError>,
-    ),
-    Done(
-        oneshot::Sender<Result<(), AppendError>>,
-        Result<(), AppendError>,
-    ),
-    Deleted(
-        oneshot::Sender<Result<(), DeleteTopicError>>,
-        Result<(), DeleteTopicError>,
-    ),
-    Carried(
-        oneshot::Sender<Result<Vec<Vec<u8>>, AppendError>>,
-        Result<Vec<Vec<u8>>, AppendError>,
-    ),
+    Appended(Reply<Appended>, Result<Appended, AppendError>),
+    Gathered(TellAll, Result<Appended, AppendError>),
+    Offsets(Reply<Vec<Offset>>, Result<Vec<Offset>, AppendError>),
+    Done(Reply<()>, Result<(), AppendError>),
+    Deleted(Reply<(), DeleteTopicError>, Result<(), DeleteTopicError>),
+    Carried(Reply<Vec<Vec<u8>>>, Result<Vec<Vec<u8>>, AppendError>),
     Topic(
-        oneshot::Sender<Result<Arc<Topic>, CreateTopicError>>,
+        Reply<Arc<Topic>, CreateTopicError>,
         Result<TopicId, CreateTopicError>,
     ),
-    ProducerId(oneshot::Sender<Result<ProducerId, AppendError>>, ProducerId),
+    ProducerId(Reply<ProducerId>, ProducerId),
 }
 
 /// A producer before a batch of the group changed it.
@@ -95,6 +80,8 @@ pub struct Slot {
     /// Records being coalesced.
     open: Option<(Offset, BatchBuilder)>,
     pub coalesced_bytes: usize,
+    /// The time that all its records get, where its topic has `message.timestamp.type=LogAppendTime`.
+    append_time_ms: Option<u64>,
     /// Readable already.
     pub published: bool,
 }
@@ -117,6 +104,7 @@ impl Group {
         partition: &Arc<Partition>,
         writer: &mut WriterState,
         first: Offset,
+        now_ms: u64,
     ) -> &mut Slot {
         let index = *writer.slot.get_or_insert(self.slots.len());
         if index == self.slots.len() {
@@ -126,6 +114,7 @@ impl Group {
                 ready: Vec::new(),
                 open: None,
                 coalesced_bytes: writer.coalesced_bytes,
+                append_time_ms: partition.settings().log_append_time.then_some(now_ms),
                 published: false,
             });
         }
@@ -220,17 +209,22 @@ impl Slot {
         open.push(timestamp_ms, body);
     }
 
+    /// Adds a batch of records that callers have put into one.
+    pub fn push_gathered(&mut self, base: Offset, batch: BatchBuilder, leader_epoch: i32) {
+        self.close_open(leader_epoch);
+        self.push_built(base, batch, leader_epoch);
+    }
+
     fn close_open(&mut self, leader_epoch: i32) {
-        let Some((base, builder)) = self.open.take() else {
-            return;
-        };
-        let attributes = if self.partition.settings().log_append_time {
-            batch::LOG_APPEND_TIME
-        } else {
-            0
-        };
-        let (rest, records, max_timestamp_ms) = builder.finish_with(base, leader_epoch, attributes);
-        self.coalesced_bytes = rest.len();
+        if let Some((base, builder)) = self.open.take() {
+            self.coalesced_bytes = builder.bytes();
+            self.push_built(base, builder, leader_epoch);
+        }
+    }
+
+    fn push_built(&mut self, base: Offset, batch: BatchBuilder, leader_epoch: i32) {
+        let (rest, records, max_timestamp_ms) =
+            batch.finish_with(base, leader_epoch, self.append_time_ms);
         self.ready.push(Ready {
             base,
             last_delta: records.saturating_sub(1),
@@ -267,6 +261,7 @@ impl Answer {
     ) {
         match self {
             Answer::Appended(reply, result) => drop(reply.send(failed_or(failure, result))),
+            Answer::Gathered(all, result) => all.tell(failed_or(failure, result)),
             Answer::Offsets(reply, result) => drop(reply.send(failed_or(failure, result))),
             Answer::Done(reply, result) => drop(reply.send(failed_or(failure, result))),
             Answer::Carried(reply, result) => drop(reply.send(failed_or(failure, result))),

@@ -4,8 +4,8 @@
 //! positions of unsealed segments, in memory per partition, are the memtable; sealing a segment
 //! ingests them in bulk into fjall. Record batches are stored as Kafka clients sent them, once.
 //!
-//! Modules: [`batch`] and [`compression`] know Kafka's record batch; `sequencer` is the commit
-//! point on the wal's writer thread; `sealer` moves full segments to the `index`; `fetch` reads;
+//! Modules: [`batch`] and [`compression`] know Kafka's record batch; `submission` is what callers hand
+//! in to the `sequencer`, the commit point on the wal's writer thread; `sealer` moves full segments to the `index`; `fetch` reads;
 //! `cleaner` is retention and compaction and gives space back ([`retain`]: a batch without some of its
 //! records), `space` refuses appends on a full disk; `open` recovers; [`doctor`] looks a stopped log
 //! through; `state` and `values` are topics, settings and group offsets, kept as records of internal
@@ -35,22 +35,21 @@ mod sequencer;
 mod space;
 mod state;
 mod stats;
+mod submission;
 mod topic;
 mod types;
 mod values;
 mod watch;
 
 use std::fs::File;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use holdfast_wal::disk::Disk;
 use holdfast_wal::{GroupCommit, SegmentId, Submitter};
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -60,8 +59,8 @@ pub use self::error::{
 pub use self::fetch::Fetched;
 pub use self::options::LogOptions;
 pub use self::partition::Partition;
-pub use self::sequencer::Appended;
 pub use self::stats::{LogState, LogStats};
+pub use self::submission::{Appended, Appending, AppendingAll};
 pub use self::topic::{BYTES_MAX, DURABILITY, PARTITIONS_MAX, Retention, Topic};
 pub use self::types::{
     Clock, CommittedOffset, Header, NewTopic, Offset, PartitionId, ProducerId, Record,
@@ -70,14 +69,15 @@ pub use self::types::{
 pub use self::watch::Watch;
 pub use holdfast_wal::recovery::Damage;
 
-use self::batch::{BatchBuilder, BatchHeader, EncodedRecords};
+use self::batch::{BatchHeader, EncodedRecords};
 use self::cleaner::Space;
 use self::retain::Unpacked;
 use self::room::Room;
 use self::segments::Segments;
-use self::sequencer::{Counters, Pair, Sequencer, SequencerParts, Submission, Work};
+use self::sequencer::{Counters, Sequencer, SequencerParts};
 use self::space::SpaceGuard;
 use self::state::{FIRST_PARTITION, METADATA, OFFSETS, State};
+use self::submission::{GATHERED_BYTES_MAX, Gathering, Pair, Submission, Work};
 use self::values::{Key, NodeValue};
 
 /// Handle on the log; clones share it.
@@ -145,34 +145,6 @@ pub struct OffsetCommit {
     pub committed: CommittedOffset,
 }
 
-/// An append that is queued, in order, and waits for its fdatasync. Dropping it does not undo it.
-#[derive(Debug)]
-pub struct Appending(oneshot::Receiver<Result<Appended, AppendError>>);
-
-/// See [`Log::append_all`].
-#[derive(Debug)]
-pub struct AppendingAll(oneshot::Receiver<Result<Vec<Offset>, AppendError>>);
-
-impl Future for Appending {
-    type Output = Result<Appended, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0)
-            .poll(cx)
-            .map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
-    }
-}
-
-impl Future for AppendingAll {
-    type Output = Result<Vec<Offset>, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0)
-            .poll(cx)
-            .map(|answer| answer.unwrap_or(Err(AppendError::Closed)))
-    }
-}
-
 /// Longest key of an internal record; the index holds keys of 64 KiB at most.
 const KEY_BYTES_MAX: usize = 32 << 10;
 
@@ -203,15 +175,6 @@ fn encode(records: &[Record], bytes: usize) -> EncodedRecords {
     let mut encoded = EncodedRecords::with_capacity(records.len(), bytes);
     records.iter().for_each(|record| encoded.push(record));
     encoded
-}
-
-fn batch_of(records: &[Record], bytes: usize) -> Bytes {
-    let first_timestamp_ms = records.first().map_or(0, |record| record.timestamp_ms);
-    let mut builder = BatchBuilder::new(first_timestamp_ms, bytes);
-    records
-        .iter()
-        .for_each(|record| builder.push_record(record));
-    builder.finish(Offset::ZERO, 0).0
 }
 
 impl Log {
@@ -442,13 +405,18 @@ impl Log {
     ) -> Result<Appending, AppendError> {
         let bytes = self.check(records)?;
         check_keys(partition, records)?;
+        let batch_bytes_max = self.inner.batch_bytes_max;
+        if bytes < OWN_BATCH_BYTES.min(batch_bytes_max - batch::HEADER_BYTES) {
+            return self.gather(partition, records, bytes).await;
+        }
         self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
         let partition = partition.clone();
-        let own_batch = (OWN_BATCH_BYTES..=self.inner.batch_bytes_max).contains(&bytes)
+        let one_batch = bytes <= batch_bytes_max
+            && records.len() <= batch::RECORDS_MAX as usize
             && !partition.settings().log_append_time;
-        let work = if own_batch && records.len() <= batch::RECORDS_MAX as usize {
-            let batch = batch_of(records, bytes);
+        let work = if one_batch {
+            let (batch, ..) = submission::batch_of(records, bytes).finish(Offset::ZERO, 0);
             let header = BatchHeader::parse(&batch).map_err(AppendError::Invalid)?;
             Work::Batch {
                 partition,
@@ -464,7 +432,36 @@ impl Log {
             }
         };
         self.submit(work, bytes)?;
-        Ok(Appending(answer))
+        Ok(Appending::alone(answer))
+    }
+
+    /// Small records go with those of others for the same partition.
+    async fn gather(
+        &self,
+        partition: &Arc<Partition>,
+        records: &[Record],
+        bytes: usize,
+    ) -> Result<Appending, AppendError> {
+        let batch_bytes_max = self.inner.batch_bytes_max;
+        let join = |admitted: usize| {
+            let join = |waits: &mut Submission| {
+                waits.join(partition, records, bytes, admitted, batch_bytes_max)
+            };
+            let last = partition.last_submission();
+            self.inner.submitter.join(last, bytes, join)
+        };
+        // Most find room that was admitted with the first one.
+        if let Some(appending) = join(0) {
+            return Ok(appending);
+        }
+        self.admit(bytes).await?;
+        if let Some(appending) = join(bytes) {
+            return Ok(appending);
+        }
+        let (gathering, appending) = Gathering::new(partition.clone(), records, bytes);
+        let ahead = self.inner.room.admit_ahead(GATHERED_BYTES_MAX - bytes);
+        self.submit_as(Work::Gathered(gathering), bytes, bytes + ahead)?;
+        Ok(appending)
     }
 
     /// Queues records of several partitions as one unit: all of them become durable together.
@@ -473,6 +470,10 @@ impl Log {
         &self,
         records: Vec<(Arc<Partition>, Record)>,
     ) -> Result<AppendingAll, AppendError> {
+        if let [(partition, record)] = records.as_slice() {
+            let appending = self.append(partition, std::slice::from_ref(record)).await?;
+            return Ok(AppendingAll::one(appending));
+        }
         for (partition, record) in &records {
             check_keys(partition, std::slice::from_ref(record))?;
         }
@@ -489,7 +490,7 @@ impl Log {
             },
             bytes,
         )?;
-        Ok(AppendingAll(answer))
+        Ok(AppendingAll::scattered(answer))
     }
 
     /// Queues one Kafka v2 record batch as it came (validated here: CRC, counts, sequence).
@@ -526,7 +527,7 @@ impl Log {
             },
             bytes,
         )?;
-        Ok(Appending(answer))
+        Ok(Appending::alone(answer))
     }
 
     /// Whether records can be appended, and how many bytes they take at most.
@@ -567,11 +568,26 @@ impl Log {
     }
 
     fn submit(&self, work: Work, bytes: usize) -> Result<(), AppendError> {
-        let submission = Submission { work, bytes };
-        self.inner.submitter.submit(submission, bytes).map_err(|_| {
-            self.inner.room.release(bytes);
-            AppendError::Closed
-        })
+        self.submit_as(work, bytes, bytes)
+    }
+
+    /// Queues work of `bytes` bytes for which `admitted` were admitted.
+    fn submit_as(&self, work: Work, bytes: usize, admitted: usize) -> Result<(), AppendError> {
+        let partitions: SmallVec<[Arc<Partition>; 1]> = work.partitions().into();
+        let submission = Submission {
+            work,
+            bytes: admitted,
+        };
+        match self.inner.submitter.submit(submission, bytes) {
+            Ok(number) => {
+                partitions.iter().for_each(|p| p.submitted(number));
+                Ok(())
+            }
+            Err(_) => {
+                self.inner.room.release(admitted);
+                Err(AppendError::Closed)
+            }
+        }
     }
 
     async fn append_internal(

@@ -60,6 +60,8 @@ pub struct Partition {
     log_start: AtomicI64,
     bytes: AtomicU64,
     deleted: AtomicBool,
+    /// Number of the newest submission with records for it.
+    last_submission: AtomicU64,
     hot: RwLock<VecDeque<HotSegment>>,
     writer: Mutex<WriterState>,
     watchers: Mutex<Vec<Weak<Signal>>>,
@@ -106,6 +108,7 @@ impl Partition {
             log_start: AtomicI64::new(0),
             bytes: AtomicU64::new(0),
             deleted: AtomicBool::new(false),
+            last_submission: AtomicU64::new(0),
             hot: RwLock::default(),
             writer: Mutex::default(),
             watchers: Mutex::default(),
@@ -143,6 +146,16 @@ impl Partition {
     /// As its topic's configuration says.
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The newest submission with records for it that its caller has told of. A caller's own ones are
+    /// never newer, so what joins this one stays behind what its caller handed in before.
+    pub(crate) fn last_submission(&self) -> u64 {
+        self.last_submission.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn submitted(&self, number: u64) {
+        self.last_submission.fetch_max(number, Ordering::AcqRel);
     }
 
     pub(crate) fn id(&self) -> PartitionId {

@@ -67,6 +67,18 @@ impl Room {
             .is_ok())
     }
 
+    /// Admits `bytes` for callers to come, or none: half the room is for those who are there.
+    pub fn admit_ahead(&self, bytes: usize) -> usize {
+        let fits = |used: usize| {
+            let then = used.saturating_add(bytes);
+            (then <= self.bytes_max / 2).then_some(then)
+        };
+        let admitted = self
+            .used
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits);
+        admitted.map_or(0, |_| bytes)
+    }
+
     /// Gives admitted bytes back.
     pub fn release(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::SeqCst);

@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use holdfast_wal::writer::Retired;
 use holdfast_wal::{Group as WalGroup, Placed, Sequencer as WalSequencer, WalError};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Segments;
-use super::batch::{BatchHeader, EncodedRecords};
+use super::batch::{BatchBuilder, BatchHeader, EncodedRecords};
 use super::error::{AppendError, CreateTopicError, DeleteTopicError};
 use super::footer::ProducerEntry;
 use super::group::{Answer, Change, Group, Slot, Undo};
@@ -24,7 +23,7 @@ use super::room::Room;
 use super::sealer::{SealJob, SealQueue};
 use super::space::SpaceGuard;
 use super::state::{Internal, State};
-use super::topic::Topic;
+use super::submission::{Appended, Pair, Submission, Work};
 use super::types::{Clock, CommittedOffset, NewTopic, Offset, PartitionId, ProducerId, TopicId};
 use super::values::{self, Key, NodeValue, TopicValue};
 
@@ -34,81 +33,6 @@ const SEGMENT_BATCHES_MAX: usize = 128 << 10;
 const SEGMENT_AGE_MIN_MS: u64 = 1000;
 /// Producer ids made durable at once.
 const PRODUCER_ID_BLOCK: i64 = 1000;
-
-/// What callers hand in.
-pub struct Submission {
-    pub work: Work,
-    /// Roughly what it adds to a group; admitted to the room, and given back when it is answered.
-    pub bytes: usize,
-}
-
-/// What is to be done, and whom to tell.
-pub enum Work {
-    Batch {
-        partition: Arc<Partition>,
-        batch: Bytes,
-        header: BatchHeader,
-        reply: oneshot::Sender<Result<Appended, AppendError>>,
-    },
-    Records {
-        partition: Arc<Partition>,
-        records: EncodedRecords,
-        reply: oneshot::Sender<Result<Appended, AppendError>>,
-    },
-    Scattered {
-        partitions: Vec<Arc<Partition>>,
-        records: EncodedRecords,
-        reply: oneshot::Sender<Result<Vec<Offset>, AppendError>>,
-    },
-    /// Records of an internal partition.
-    Internal {
-        partition: PartitionId,
-        pairs: Vec<Pair>,
-        reply: oneshot::Sender<Result<(), AppendError>>,
-    },
-    CreateTopic {
-        new: NewTopic,
-        reply: oneshot::Sender<Result<Arc<Topic>, CreateTopicError>>,
-    },
-    ProducerId {
-        reply: oneshot::Sender<Result<ProducerId, AppendError>>,
-    },
-    DeleteTopic {
-        topic: TopicId,
-        reply: oneshot::Sender<Result<(), DeleteTopicError>>,
-    },
-    /// Removes committed offsets, those that are still as given.
-    ForgetOffsets {
-        group: String,
-        offsets: Vec<(TopicId, i32, CommittedOffset)>,
-        reply: oneshot::Sender<Result<(), AppendError>>,
-    },
-    /// What lies below is no longer kept.
-    RaiseLogStarts {
-        starts: Vec<(Arc<Partition>, Offset)>,
-        reply: oneshot::Sender<Result<(), AppendError>>,
-    },
-    /// Writes keys of an internal partition again, with the values they have, so that the segments
-    /// that held them can go. Answers with those that are being changed just now.
-    Carry {
-        partition: PartitionId,
-        keys: Vec<Vec<u8>>,
-        reply: oneshot::Sender<Result<Vec<Vec<u8>>, AppendError>>,
-    },
-}
-
-/// Key and value of an internal record; `None` deletes.
-pub type Pair = (Vec<u8>, Option<Vec<u8>>);
-
-/// Result of an append, handed out only after the covering fdatasync returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    /// Offset of the first record.
-    pub base_offset: Offset,
-    pub log_start_offset: Offset,
-    /// The time that the records got, where the topic has `message.timestamp.type=LogAppendTime`.
-    pub append_time_ms: Option<u64>,
-}
 
 /// Counters since the log was opened.
 #[derive(Debug, Default)]
@@ -257,13 +181,14 @@ impl Sequencer {
             } => {
                 let refused = self.refused(std::slice::from_ref(&partition));
                 let result = refused.and_then(|()| self.place_records(&partition, &records));
-                let stamped = partition.settings().log_append_time;
-                let appended = result.map(|base_offset| Appended {
-                    base_offset,
-                    log_start_offset: partition.log_start_offset(),
-                    append_time_ms: stamped.then_some(self.now_ms),
-                });
+                let appended = result.map(|base_offset| self.appended(&partition, base_offset));
                 let answer = Answer::Appended(reply, appended);
+                self.answers_of(&partition).push(answer);
+            }
+            Work::Gathered(gathering) => {
+                let (partition, batch, all) = gathering.end();
+                let result = self.place_gathered(&partition, batch);
+                let answer = Answer::Gathered(all, result);
                 self.answers_of(&partition).push(answer);
             }
             Work::Scattered {
@@ -375,7 +300,7 @@ impl Sequencer {
         }
         let base = writer.next;
         writer.next = header.end_offset(base);
-        let slot = self.group.slot(partition, &mut writer, base);
+        let slot = self.group.slot(partition, &mut writer, base, self.now_ms);
         slot.push_batch(base, &batch, header, self.leader_epoch);
         self.group.records += u64::from(header.records);
         Ok(Appended {
@@ -383,6 +308,34 @@ impl Sequencer {
             log_start_offset,
             append_time_ms,
         })
+    }
+
+    /// What the callers of coalesced records are told.
+    fn appended(&self, partition: &Partition, base_offset: Offset) -> Appended {
+        let stamped = partition.settings().log_append_time;
+        Appended {
+            base_offset,
+            log_start_offset: partition.log_start_offset(),
+            append_time_ms: stamped.then_some(self.now_ms),
+        }
+    }
+
+    fn place_gathered(
+        &mut self,
+        partition: &Arc<Partition>,
+        batch: BatchBuilder,
+    ) -> Result<Appended, AppendError> {
+        if partition.is_deleted() {
+            return Err(AppendError::Deleted);
+        }
+        self.refused(std::slice::from_ref(partition))?;
+        let mut writer = partition.writer();
+        let base = writer.next;
+        writer.next = base.plus(batch.records());
+        self.group.records += u64::from(batch.records());
+        let slot = self.group.slot(partition, &mut writer, base, self.now_ms);
+        slot.push_gathered(base, batch, self.leader_epoch);
+        Ok(self.appended(partition, base))
     }
 
     fn place_scattered(
@@ -412,13 +365,12 @@ impl Sequencer {
         let mut writer = partition.writer();
         let base = writer.next;
         writer.next = base.plus(u32::try_from(records.len()).unwrap_or(u32::MAX));
-        let slot = self.group.slot(partition, &mut writer, base);
+        let slot = self.group.slot(partition, &mut writer, base, self.now_ms);
         let mut offset = base;
-        let stamp = partition.settings().log_append_time.then_some(self.now_ms);
         for (timestamp_ms, body) in records.iter() {
             slot.push_record(
                 offset,
-                stamped(timestamp_ms, stamp),
+                timestamp_ms,
                 body,
                 self.batch_bytes_max,
                 self.leader_epoch,
@@ -438,11 +390,10 @@ impl Sequencer {
         let mut writer = partition.writer();
         let offset = writer.next;
         writer.next = offset.plus(1);
-        let slot = self.group.slot(partition, &mut writer, offset);
-        let stamp = partition.settings().log_append_time.then_some(self.now_ms);
+        let slot = self.group.slot(partition, &mut writer, offset, self.now_ms);
         slot.push_record(
             offset,
-            stamped(timestamp_ms, stamp),
+            timestamp_ms,
             body,
             self.batch_bytes_max,
             self.leader_epoch,
@@ -676,11 +627,6 @@ impl Sequencer {
     }
 }
 
-/// A record's own time, or the one that it gets.
-fn stamped(timestamp_ms: i64, stamp: Option<u64>) -> i64 {
-    stamp.map_or(timestamp_ms, |ms| i64::try_from(ms).unwrap_or(i64::MAX))
-}
-
 impl WalSequencer for Sequencer {
     type Submission = Submission;
     type Closed = Group;
@@ -759,19 +705,7 @@ impl WalSequencer for Sequencer {
 
     fn reject(&mut self, submission: Submission, error: &WalError) {
         self.room.release(submission.bytes);
-        let error = AppendError::from(error);
-        match submission.work {
-            Work::Batch { reply, .. } | Work::Records { reply, .. } => drop(reply.send(Err(error))),
-            Work::Scattered { reply, .. } => drop(reply.send(Err(error))),
-            Work::Internal { reply, .. } => drop(reply.send(Err(error))),
-            Work::CreateTopic { reply, .. } => drop(reply.send(Err(error.into()))),
-            Work::ProducerId { reply } => drop(reply.send(Err(error))),
-            Work::DeleteTopic { reply, .. } => drop(reply.send(Err(error.into()))),
-            Work::ForgetOffsets { reply, .. } | Work::RaiseLogStarts { reply, .. } => {
-                drop(reply.send(Err(error)));
-            }
-            Work::Carry { reply, .. } => drop(reply.send(Err(error))),
-        }
+        submission.work.refuse(&AppendError::from(error));
     }
 
     fn retired(&mut self, retired: Retired, unwritten: Option<&Group>) {

@@ -18,7 +18,10 @@ pub struct Shared<S> {
 
 pub struct Queue<S> {
     pub waiting: VecDeque<Queued<S>>,
-    pub bytes: usize,
+    /// Of all that waits.
+    pub load: Load,
+    /// Number of the first one that waits.
+    first: u64,
     pub closing: bool,
     /// What the sync thread does next; what covers more takes its place until it is begun.
     pub to_sync: Option<PendingSync>,
@@ -35,35 +38,34 @@ pub type Wanted = Option<Load>;
 
 pub struct Queued<S> {
     submission: S,
-    /// As its caller counts them.
-    bytes: usize,
+    load: Load,
 }
 
-/// Submissions and their bytes.
+/// Calls, and their bytes as the callers count them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Load {
-    pub submissions: usize,
+    pub calls: usize,
     pub bytes: usize,
 }
 
 impl Load {
     pub fn plus(self, other: Load) -> Load {
         Load {
-            submissions: self.submissions.saturating_add(other.submissions),
+            calls: self.calls.saturating_add(other.calls),
             bytes: self.bytes.saturating_add(other.bytes),
         }
     }
 
     pub fn minus(self, other: Load) -> Load {
         Load {
-            submissions: self.submissions.saturating_sub(other.submissions),
+            calls: self.calls.saturating_sub(other.calls),
             bytes: self.bytes.saturating_sub(other.bytes),
         }
     }
 
     pub fn max(self, other: Load) -> Load {
         Load {
-            submissions: self.submissions.max(other.submissions),
+            calls: self.calls.max(other.calls),
             bytes: self.bytes.max(other.bytes),
         }
     }
@@ -73,7 +75,8 @@ impl<S> Default for Shared<S> {
     fn default() -> Self {
         let queue = Queue {
             waiting: VecDeque::new(),
-            bytes: 0,
+            load: Load::default(),
+            first: 0,
             closing: false,
             to_sync: None,
             synced: Vec::new(),
@@ -89,16 +92,9 @@ impl<S> Default for Shared<S> {
 }
 
 impl<S> Queue<S> {
-    pub fn load(&self) -> Load {
-        Load {
-            submissions: self.waiting.len(),
-            bytes: self.bytes,
-        }
-    }
-
     pub fn has(&self, wanted: Wanted) -> bool {
         let enough = |load: Load| {
-            self.closing || self.waiting.len() >= load.submissions || self.bytes >= load.bytes
+            self.closing || self.load.calls >= load.calls || self.load.bytes >= load.bytes
         };
         !self.synced.is_empty() || wanted.is_some_and(enough)
     }
@@ -195,14 +191,41 @@ impl<S> Clone for Submitter<S> {
 }
 
 impl<S> Submitter<S> {
-    /// Queues a submission of about `bytes` bytes; gives it back if the wal is closed.
-    pub fn submit(&self, submission: S, bytes: usize) -> Result<(), S> {
+    /// Queues a submission of about `bytes` bytes and tells its number, which is higher than all
+    /// before; gives it back if the wal is closed.
+    pub fn submit(&self, submission: S, bytes: usize) -> Result<u64, S> {
         let mut queue = self.shared.lock();
         if queue.closing {
             return Err(submission);
         }
-        queue.waiting.push_back(Queued { submission, bytes });
-        queue.bytes += bytes;
+        let load = Load { calls: 1, bytes };
+        queue.waiting.push_back(Queued { submission, load });
+        let number = queue.first + queue.waiting.len() as u64 - 1;
+        self.count(queue, load);
+        Ok(number)
+    }
+
+    /// Adds a call of about `bytes` bytes to a submission that waits still, where `join` can; the
+    /// queue is locked meanwhile.
+    pub fn join<R>(
+        &self,
+        number: u64,
+        bytes: usize,
+        join: impl FnOnce(&mut S) -> Option<R>,
+    ) -> Option<R> {
+        let mut queue = self.shared.lock();
+        let place = usize::try_from(number.checked_sub(queue.first)?).ok()?;
+        let queued = queue.waiting.get_mut(place)?;
+        let joined = join(&mut queued.submission)?;
+        let load = Load { calls: 1, bytes };
+        queued.load = queued.load.plus(load);
+        self.count(queue, load);
+        Some(joined)
+    }
+
+    /// Something was added to the queue; the writer thread is woken if that is what it waits for.
+    fn count(&self, mut queue: MutexGuard<'_, Queue<S>>, load: Load) {
+        queue.load = queue.load.plus(load);
         let wake = queue.wanted.is_some() && queue.has(queue.wanted);
         if wake {
             queue.wanted = None;
@@ -211,7 +234,6 @@ impl<S> Submitter<S> {
         if wake {
             self.shared.arrived.notify_one();
         }
-        Ok(())
     }
 }
 
@@ -236,8 +258,8 @@ impl<S> Taken<S> {
     }
 
     pub fn take(&mut self, queue: &mut Queue<S>) {
-        self.load = self.load.plus(queue.load());
-        queue.bytes = 0;
+        self.load = self.load.plus(std::mem::take(&mut queue.load));
+        queue.first += queue.waiting.len() as u64;
         if self.queued.is_empty() {
             std::mem::swap(&mut self.queued, &mut queue.waiting);
         } else {
@@ -245,23 +267,23 @@ impl<S> Taken<S> {
         }
     }
 
-    /// The first one, and those behind it that fit into `bytes` with it.
-    pub fn up_to(&self, bytes: usize) -> Load {
+    /// The first submission, and those behind it that fit into `bytes` with it: how many, and their
+    /// load.
+    pub fn up_to(&self, bytes: usize) -> (usize, Load) {
         let mut load = Load::default();
-        for queued in &self.queued {
-            if load.submissions > 0 && load.bytes + queued.bytes > bytes {
-                break;
-            }
-            load.submissions += 1;
-            load.bytes += queued.bytes;
-        }
-        load
+        let fits = |queued: &&Queued<S>| {
+            let fits = load.calls == 0 || load.bytes + queued.load.bytes <= bytes;
+            load = if fits { load.plus(queued.load) } else { load };
+            fits
+        };
+        (self.queued.iter().take_while(fits).count(), load)
     }
 
-    /// Removes what [`Taken::up_to`] counted.
-    pub fn remove(&mut self, load: Load) -> impl Iterator<Item = S> {
+    /// Removes the first `submissions`, which have this load.
+    pub fn remove(&mut self, submissions: usize, load: Load) -> impl Iterator<Item = S> {
         self.load = self.load.minus(load);
-        let count = load.submissions.min(self.queued.len());
-        self.queued.drain(..count).map(|queued| queued.submission)
+        self.queued
+            .drain(..submissions)
+            .map(|queued| queued.submission)
     }
 }

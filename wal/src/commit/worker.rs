@@ -20,7 +20,7 @@ pub struct Worker<S: Sequencer> {
     taken: Taken<S::Submission>,
     /// Closed groups that are not durable, oldest first.
     open: VecDeque<OpenGroup<S::Closed>>,
-    /// What is queued or at callers who were just answered: the submissions to be expected.
+    /// What is queued or at callers who were just answered: the calls to be expected.
     crowd: Load,
     /// How long an idle writer waits for the crowd.
     patience: Duration,
@@ -51,7 +51,7 @@ enum Step {
 }
 
 const ANYTHING: Load = Load {
-    submissions: 1,
+    calls: 1,
     bytes: usize::MAX,
 };
 
@@ -100,7 +100,8 @@ impl<S: Sequencer> Worker<S> {
                 }
                 Step::Close => match self.poison.clone() {
                     Some(error) => {
-                        for submission in self.taken.remove(self.taken.load) {
+                        let (all, load) = self.taken.up_to(usize::MAX);
+                        for submission in self.taken.remove(all, load) {
                             self.sequencer.reject(submission, &error);
                         }
                     }
@@ -151,14 +152,14 @@ impl<S: Sequencer> Worker<S> {
             }
         }
         let crowd = Load {
-            submissions: self.crowd.submissions,
-            bytes: self.group_target(queue.load()),
+            calls: self.crowd.calls,
+            bytes: self.group_target(queue.load),
         };
         let wanted = Some(crowd.minus(self.taken.load));
         queue = shared.wait(queue, wanted, Some(self.patience));
         if !queue.has(wanted) {
             // Who has not come back by now is not waited for again.
-            self.crowd = self.taken.load.plus(queue.load());
+            self.crowd = self.taken.load.plus(queue.load);
         }
         self.taken.take(&mut queue);
         if self.taken.is_empty() {
@@ -176,13 +177,13 @@ impl<S: Sequencer> Worker<S> {
         if queue.to_sync.is_none() && !queue.closing {
             // All who are expected are enough, too, if they are worth it.
             let all = self.crowd.bytes.max(AHEAD_BYTES);
-            let target = self.group_target(queue.load()).min(all);
+            let target = self.group_target(queue.load).min(all);
             let wanted = Load {
-                submissions: usize::MAX,
+                calls: usize::MAX,
                 bytes: target.saturating_sub(self.taken.load.bytes),
             };
             queue = shared.wait(queue, Some(wanted), None);
-            come = queue.bytes >= wanted.bytes;
+            come = queue.load.bytes >= wanted.bytes;
         }
         if !come {
             queue = shared.wait(queue, None, None);
@@ -208,9 +209,9 @@ impl<S: Sequencer> Worker<S> {
     }
 
     fn commit(&mut self) {
-        let load = self.taken.up_to(self.group_target(Load::default()));
+        let (submissions, load) = self.taken.up_to(self.group_target(Load::default()));
         self.crowd = self.crowd.minus(load);
-        let submissions = self.taken.remove(load);
+        let submissions = self.taken.remove(submissions, load);
         let closed = self.sequencer.close_group(submissions, &mut self.group);
         if self.group.is_empty() {
             self.open.push_back(OpenGroup {

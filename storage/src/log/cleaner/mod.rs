@@ -41,9 +41,9 @@ use super::fetch::Reader;
 use super::footer::{self, BlockInfo, Footer};
 use super::index::{BlockRef, Changes};
 use super::partition::Partition;
-use super::sequencer::{Submission, Work};
 use super::space::SpaceGuard;
 use super::state::{Internal, METADATA, OFFSETS, State};
+use super::submission::{Submission, Work};
 use super::topic::Retention;
 use super::types::{CLOCK_SET_MS, Clock, Offset, PartitionId};
 
