@@ -10,6 +10,7 @@
 mod decode;
 mod env;
 mod error;
+mod machine;
 mod sections;
 mod show;
 mod tree;
@@ -137,7 +138,7 @@ impl Config {
             segment_age_max: Duration::from_millis(self.log.segment_age_max_ms),
             producer_expiry: Duration::from_millis(self.log.producer_id_expiration_ms),
             cleaner_bytes_per_second: self.log.cleaner_bytes_per_second,
-            cleaner_key_map_bytes: self.log.cleaner_key_map_bytes,
+            memory_bytes: self.log.memory_bytes(),
             scrub_interval: Duration::from_millis(self.log.scrub_interval_ms),
             disk_reserve_bytes: self.log.disk_reserve_bytes,
             disk_bytes_max: (self.log.disk_bytes_max > 0).then_some(self.log.disk_bytes_max),

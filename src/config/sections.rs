@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use holdfast_storage::log::MEMORY_BYTES_MIN;
 use serde::Deserialize;
+
+use super::machine;
 
 /// Smaller segments would consist of headers and footers.
 const SEGMENT_BYTES_MIN: usize = 1 << 20;
@@ -53,9 +56,9 @@ pub struct LogConfig {
     pub producer_id_expiration_ms: u64,
     /// What compaction and relocation copy in a second while little waits to be freed. Default 64 MiB.
     pub cleaner_bytes_per_second: u64,
-    /// Memory for the keys of one pass of compaction (Kafka's `log.cleaner.dedupe.buffer.size`); where
-    /// there are more keys, more passes are made. Default 16 MiB.
-    pub cleaner_key_map_bytes: usize,
+    /// Memory that caches, indexes and compaction may take together, beside what is in flight. At least
+    /// 64 MiB; 0, the default, is a 32nd of the machine's (or the control group's), 64 MiB to 1 GiB.
+    pub memory_bytes: u64,
     /// Every sealed segment is read again and verified once in so long a time. Default one week.
     pub scrub_interval_ms: u64,
     /// Bytes of the file system that appends leave free, for the cleaner and what deletes. Default
@@ -78,7 +81,7 @@ impl Default for LogConfig {
             segment_age_max_ms: 3_600_000,
             producer_id_expiration_ms: 24 * 3_600_000,
             cleaner_bytes_per_second: 64 << 20,
-            cleaner_key_map_bytes: 16 << 20,
+            memory_bytes: 0,
             scrub_interval_ms: 7 * 24 * 3_600_000,
             disk_reserve_bytes: 128 << 20,
             disk_bytes_max: 0,
@@ -86,7 +89,23 @@ impl Default for LogConfig {
     }
 }
 
+/// So much of the machine's memory,
+const MEMORY_PART: u64 = 32;
+/// but no more than this: the page cache does better with the rest.
+const MEMORY_BYTES_MAX: u64 = 1 << 30;
+
 impl LogConfig {
+    /// The memory of caches, indexes and compaction.
+    pub fn memory_bytes(&self) -> u64 {
+        match self.memory_bytes {
+            0 => {
+                let part = machine::memory_bytes().unwrap_or(0) / MEMORY_PART;
+                part.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX)
+            }
+            bytes => bytes,
+        }
+    }
+
     /// Bounds that the log's own arithmetic needs. The sentence begins with the key.
     pub(super) fn validate(&self) -> Result<(), String> {
         let segment_bytes = usize::try_from(self.segment_bytes).unwrap_or(usize::MAX);
@@ -113,6 +132,12 @@ impl LogConfig {
             return Err(format!(
                 "log.disk_reserve_bytes is {}: at least two segments ({two_segments}) are needed",
                 self.disk_reserve_bytes
+            ));
+        }
+        if self.memory_bytes != 0 && self.memory_bytes < MEMORY_BYTES_MIN {
+            return Err(format!(
+                "log.memory_bytes is {}: at least {MEMORY_BYTES_MIN} are needed, or 0 to go by the machine",
+                self.memory_bytes
             ));
         }
         if self.disk_bytes_max != 0 && self.disk_bytes_max < 2 * two_segments {

@@ -125,6 +125,11 @@ fn a_wrong_type_or_range_says_what_is_wanted() {
         error,
         r#"FILE:2:19: http.allow_anonymous: expected true or false, got "yes""#
     );
+    let error = refused("[log]\nmemory_bytes = 1000000\n");
+    starts_with(
+        &error,
+        "FILE:2:16: log.memory_bytes is 1000000: at least 67108864 are needed",
+    );
     let error = refused("mqtt = 1\n");
     assert_eq!(error, "FILE:1:8: mqtt: expected a section, got 1");
 }

@@ -20,7 +20,7 @@ use holdfast_storage::log::{
     LogOptions, NewTopic, OffsetCommit, Partition, Record, Retention, TopicId,
 };
 
-use common::{offset, read_all};
+use common::{offset, producer_batch, read_all};
 
 const FOREVER: Retention = Retention {
     ms: None,
@@ -680,4 +680,44 @@ async fn a_wild_commit_does_not_move_a_topic_that_does_not_wait_for_the_disk() {
     let log = Log::open(options(dir.path(), &hands)).unwrap();
     let quick = log.topic("quick").unwrap();
     assert_eq!(append(&log, quick.partition(0).unwrap(), "b").await, 1);
+}
+
+#[tokio::test]
+async fn more_producers_than_memory_is_for_are_forgotten_oldest_first() {
+    let (dir, hands) = (tempfile::tempdir().unwrap(), Hands::default());
+    let options = LogOptions {
+        // The least: a thousand producers.
+        memory_bytes: 0,
+        ..options(dir.path(), &hands)
+    };
+    let log = Log::open(options.clone()).unwrap();
+    let topic = log.create_topic(topic("t", 2, &[])).await.unwrap();
+    let partition = |n: usize| &topic.partitions()[n % 2];
+    let mut sent = Vec::new();
+    for n in 0..1_200 {
+        hands.forward(1);
+        let producer = log.new_producer_id().await.unwrap().0;
+        let batch = producer_batch(producer, 0, 0, &["a"]);
+        let appending = log.append_batch(partition(n), batch.clone()).await.unwrap();
+        sent.push((batch, appending.await.unwrap().base_offset));
+    }
+    log.clean();
+    let stats = log.stats();
+    assert_eq!((stats.producers, stats.producers_forgotten), (1_000, 200));
+    let again = async |log: &Log, n: usize| {
+        let topic = log.topic("t").unwrap();
+        let (batch, first) = &sent[n];
+        let appending = log.append_batch(&topic.partitions()[n % 2], batch.clone());
+        appending.await.unwrap().await.unwrap().base_offset == *first
+    };
+    assert!(
+        again(&log, 200).await && again(&log, 1_199).await,
+        "the same batch twice"
+    );
+    assert!(!again(&log, 199).await, "nobody remembers it");
+    drop(log);
+    let log = Log::open(options).unwrap();
+    assert!(again(&log, 201).await && again(&log, 1_198).await);
+    assert!(!again(&log, 198).await, "nor after a restart");
+    log.close();
 }

@@ -17,7 +17,7 @@ use holdfast_storage::log::{
     NewTopic, Offset, OffsetCommit, OpenError, Partition, Record, batch,
 };
 
-use common::{offset, read_all};
+use common::{offset, producer_batch, read_all};
 
 const SMALL_SEGMENTS: u32 = 256 << 10;
 
@@ -44,25 +44,6 @@ fn record(key: &str, value: impl Into<Bytes>) -> Record {
         value: Some(value.into()),
         headers: Vec::new(),
     }
-}
-
-/// A batch as an idempotent producer would send it.
-fn producer_batch(producer: i64, epoch: i16, sequence: i32, values: &[&str]) -> Bytes {
-    let mut encoded = batch::EncodedRecords::default();
-    values
-        .iter()
-        .for_each(|v| encoded.push(&record("k", Bytes::copy_from_slice(v.as_bytes()))));
-    let mut builder = batch::BatchBuilder::new(1_700_000_000_000, encoded.bytes());
-    encoded
-        .iter()
-        .for_each(|(timestamp, body)| builder.push(timestamp, body));
-    let mut bytes = builder.finish(offset(0), -1).0.to_vec();
-    bytes[43..51].copy_from_slice(&producer.to_be_bytes());
-    bytes[51..53].copy_from_slice(&epoch.to_be_bytes());
-    bytes[53..57].copy_from_slice(&sequence.to_be_bytes());
-    let crc = crc32c::crc32c(&bytes[21..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    Bytes::from(bytes)
 }
 
 #[tokio::test]

@@ -169,7 +169,7 @@ fn options(dir: &Path, now: &Arc<AtomicU64>) -> LogOptions {
         producer_expiry: Duration::from_secs(365 * 24 * 3600),
         cleaner_bytes_per_second: u64::MAX,
         // Room for few keys: several passes are the rule.
-        cleaner_key_map_bytes: 800,
+        memory_bytes: 3200,
         clock: Clock::new(move || BEGIN_MS + now.load(Ordering::SeqCst)),
         ..LogOptions::new(dir)
     }

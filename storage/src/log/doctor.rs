@@ -20,6 +20,7 @@ use super::batch::{self, BatchHeader};
 use super::error::OpenError;
 use super::footer::{self, BlockInfo};
 use super::index::{self, BlockRef, Index};
+use super::memory::{MEMORY_BYTES_MIN, Memory};
 use super::open::lock;
 use super::partition::BatchEntry;
 use super::state::METADATA;
@@ -426,7 +427,7 @@ impl Doctor {
 
     fn index(&mut self, path: &Path) -> Result<(), OpenError> {
         let failed = |error| OpenError::Index(error, path.to_path_buf());
-        let index = Index::open(path).map_err(failed)?;
+        let index = Index::open(path, Memory(MEMORY_BYTES_MIN)).map_err(failed)?;
         if !index.is_of_this_version().map_err(failed)? {
             // Made anew at the next start.
             return Ok(());

@@ -26,6 +26,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use holdfast_wal::SegmentId;
 
 use super::footer::{BlockInfo, ProducerEntry, decode_producer_bytes, encode_producer};
+use super::memory::Memory;
 use super::partition::BatchEntry;
 use super::types::{Offset, PartitionId};
 
@@ -37,11 +38,6 @@ const PRODUCER: u8 = b'P';
 const VERSION_KEY: &[u8] = b"V";
 const DAMAGED: &[u8] = b"X";
 const VERSION: u8 = 3;
-
-/// fjall's own cache of index blocks.
-const FJALL_CACHE_BYTES: u64 = 4 << 20;
-/// What is known of footer blocks, by the memory it takes.
-const BLOCKS_CACHE_BYTES: u64 = 4 << 20;
 
 const OFFSET_BYTES: usize = 8;
 
@@ -82,8 +78,6 @@ struct Rows {
 
 /// A partition with more rows is looked up in fjall every time.
 const ROWS_MAX: usize = 4096;
-/// Rows kept, by the memory they take.
-const ROWS_CACHE_BYTES: u64 = 4 << 20;
 
 #[derive(Clone)]
 struct RowsWeight;
@@ -200,6 +194,7 @@ pub struct MetadataRow {
 /// The index.
 pub struct Index {
     keyspace: Keyspace,
+    /// What is known of footer blocks, by the memory it takes.
     blocks: quick_cache::sync::Cache<BlockKey, Block, BlockWeight>,
     rows: quick_cache::sync::Cache<PartitionId, Arc<Rows>, RowsWeight>,
     /// Rises with every change: what was cached before may be stale.
@@ -209,16 +204,17 @@ pub struct Index {
 }
 
 impl Index {
-    pub fn open(path: &Path) -> fjall::Result<Index> {
+    pub fn open(path: &Path, memory: Memory) -> fjall::Result<Index> {
+        let cache_bytes = memory.cache_bytes();
         let database = Database::builder(path)
-            .cache_size(FJALL_CACHE_BYTES)
+            .cache_size(cache_bytes)
             .worker_threads(1)
             .open()?;
         let keyspace = database.keyspace("index", || {
             KeyspaceCreateOptions::default().max_memtable_size(1 << 20)
         })?;
-        let blocks = quick_cache::sync::Cache::with_weighter(1024, BLOCKS_CACHE_BYTES, BlockWeight);
-        let rows = quick_cache::sync::Cache::with_weighter(1024, ROWS_CACHE_BYTES, RowsWeight);
+        let blocks = quick_cache::sync::Cache::with_weighter(1024, cache_bytes, BlockWeight);
+        let rows = quick_cache::sync::Cache::with_weighter(1024, cache_bytes, RowsWeight);
         Ok(Index {
             keyspace,
             blocks,

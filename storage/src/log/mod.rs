@@ -9,7 +9,7 @@
 //! `cleaner` is retention and compaction and gives space back ([`retain`]: a batch without some of its
 //! records), `space` refuses appends on a full disk; `open` recovers; [`doctor`] looks a stopped log
 //! through; `state` and `values` are topics, settings and group offsets, kept as records of internal
-//! partitions; `footer` is the on-disk format of a sealed segment's footer.
+//! partitions; `memory` is the budget of all of them; `footer` is the on-disk format of a sealed segment's footer.
 //!
 //! Data directory: `segments/` (the truth), `index/` (a cache of it that may be deleted), `LOCK`.
 
@@ -22,6 +22,7 @@ mod fetch;
 mod footer;
 mod group;
 mod index;
+mod memory;
 pub mod murmur2;
 mod open;
 mod options;
@@ -57,6 +58,7 @@ pub use self::error::{
     AppendError, CreateTopicError, DeleteRecordsError, DeleteTopicError, FetchError, OpenError,
 };
 pub use self::fetch::Fetched;
+pub use self::memory::MEMORY_BYTES_MIN;
 pub use self::options::LogOptions;
 pub use self::partition::Partition;
 pub use self::stats::{LogState, LogStats};
@@ -71,6 +73,7 @@ pub use holdfast_wal::recovery::Damage;
 
 use self::batch::{BatchHeader, EncodedRecords};
 use self::cleaner::Space;
+use self::memory::Memory;
 use self::retain::Unpacked;
 use self::room::Room;
 use self::segments::Segments;
@@ -99,6 +102,7 @@ struct Inner {
     room: Arc<Room>,
     submission_bytes_max: usize,
     batch_bytes_max: usize,
+    memory_bytes: u64,
     clock: Clock,
     counters: Arc<Counters>,
     leader_epoch: i32,
@@ -220,6 +224,7 @@ impl Log {
             node,
             room: room.clone(),
             guard: opened.guard.clone(),
+            memory: Memory(options.memory_bytes),
         });
         // A group must fit into a segment, with one submission more than this.
         let group_bytes_max = options
@@ -248,7 +253,7 @@ impl Log {
             boot_epoch: u32::try_from(opened.leader_epoch).unwrap_or(0),
             sealed_at_open,
             bytes_per_second: options.cleaner_bytes_per_second,
-            key_map_bytes: options.cleaner_key_map_bytes,
+            memory: Memory(options.memory_bytes),
             scrub_interval: options.scrub_interval,
         };
         let cleaner = cleaner::start(parts, events).map_err(OpenError::Thread)?;
@@ -265,6 +270,7 @@ impl Log {
             room,
             submission_bytes_max: options.segment_bytes as usize / 2,
             batch_bytes_max: options.batch_bytes_max,
+            memory_bytes: options.memory_bytes,
             clock: options.clock,
             counters,
             leader_epoch: opened.leader_epoch,

@@ -18,6 +18,7 @@ use super::error::{FetchError, OpenError};
 use super::fetch;
 use super::footer::{self, BlockInfo, Footer, Part, ProducerEntry};
 use super::index::{BlockRef, Changes, Index, MetadataChanges, MetadataRow};
+use super::memory::Memory;
 use super::partition::BatchEntry;
 use super::producers::{Producer, Producers};
 use super::segments::Segments;
@@ -64,7 +65,11 @@ pub fn open(options: &LogOptions, disk: Option<Arc<dyn Disk>>) -> Result<Opened,
     let recovered = holdfast_wal::recover(&disk, wal_options(options, guard.clone()))?;
     let mut damage = recovered.damage;
     let index_dir = options.data_dir.join("index");
-    let index = open_index(&index_dir, &recovered.segments)?;
+    let index = open_index(
+        &index_dir,
+        Memory(options.memory_bytes),
+        &recovered.segments,
+    )?;
     let mut catch_up = CatchUp {
         index: &index,
         producers: HashMap::new(),
@@ -146,9 +151,9 @@ pub fn lock(data_dir: &Path) -> Result<File, OpenError> {
 }
 
 /// An index that speaks of segments that are not there belongs to another log: it is made anew.
-fn open_index(path: &Path, segments: &[Arc<Segment>]) -> Result<Index, OpenError> {
+fn open_index(path: &Path, memory: Memory, segments: &[Arc<Segment>]) -> Result<Index, OpenError> {
     let failed = |error| OpenError::Index(error, path.to_path_buf());
-    let index = Index::open(path).map_err(failed)?;
+    let index = Index::open(path, memory).map_err(failed)?;
     let stale = !index.is_of_this_version().map_err(failed)?;
     let (stranger, unfinished) = match index.checkpoint().map_err(failed)? {
         Some(checkpoint) => (
@@ -172,7 +177,7 @@ fn open_index(path: &Path, segments: &[Arc<Segment>]) -> Result<Index, OpenError
         path: path.to_path_buf(),
         source,
     })?;
-    Index::open(path).map_err(failed)
+    Index::open(path, memory).map_err(failed)
 }
 
 /// An error that does not know yet which folder it is about.

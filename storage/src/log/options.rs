@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::memory::MEMORY_BYTES_MIN;
 use super::topic::Retention;
 use super::types::Clock;
 
@@ -30,8 +31,8 @@ pub struct LogOptions {
     pub producer_expiry: Duration,
     /// What the cleaner copies in a second, as long as little waits to be freed. Default 64 MiB.
     pub cleaner_bytes_per_second: u64,
-    /// Memory for the keys of one pass of compaction. Default 16 MiB.
-    pub cleaner_key_map_bytes: usize,
+    /// What caches, indexes and compaction may take of memory, together. Default 64 MiB, the least.
+    pub memory_bytes: u64,
     /// Every sealed segment is read again and verified once in so long a time. Default: a week.
     pub scrub_interval: Duration,
     /// Bytes of the file system that appends leave free, for the cleaner and what deletes. Default
@@ -55,7 +56,7 @@ impl LogOptions {
             segment_age_max: Duration::from_secs(3600),
             producer_expiry: Duration::from_secs(24 * 3600),
             cleaner_bytes_per_second: 64 << 20,
-            cleaner_key_map_bytes: 16 << 20,
+            memory_bytes: MEMORY_BYTES_MIN,
             scrub_interval: Duration::from_secs(7 * 24 * 3600),
             disk_reserve_bytes: 128 << 20,
             disk_bytes_max: None,

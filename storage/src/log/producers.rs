@@ -128,6 +128,11 @@ impl Producers {
         };
     }
 
+    /// When each of them appended last.
+    pub fn last_appends(&self) -> impl Iterator<Item = u64> {
+        self.by_id.values().map(|producer| producer.last_append_ms)
+    }
+
     /// Forgets who has not appended since. A producer that comes back is taken as it is (KIP-360): only
     /// a batch that it sends a second time after so long a while would not be noticed.
     pub fn expire(&mut self, before_ms: u64, now_ms: u64) -> Vec<i64> {

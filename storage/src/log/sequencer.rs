@@ -17,6 +17,7 @@ use super::error::{AppendError, CreateTopicError, DeleteTopicError};
 use super::footer::ProducerEntry;
 use super::group::{Answer, Change, Group, Slot, Undo};
 use super::index::MetadataChanges;
+use super::memory::Memory;
 use super::partition::{BatchEntry, Partition};
 use super::producers::Verdict;
 use super::room::Room;
@@ -27,10 +28,12 @@ use super::submission::{Appended, Pair, Submission, Work};
 use super::types::{Clock, CommittedOffset, NewTopic, Offset, PartitionId, ProducerId, TopicId};
 use super::values::{self, Key, NodeValue, TopicValue};
 
-/// Batches in one segment before it is sealed, so that a footer stays small.
+/// Batches in one segment before it is sealed, however much memory there is: a footer stays small.
 const SEGMENT_BATCHES_MAX: usize = 128 << 10;
 /// No topic's `segment.ms` makes the node begin segments faster: they are everybody's.
 const SEGMENT_AGE_MIN_MS: u64 = 1000;
+/// What a change of an internal partition takes in memory, beside its key and its value.
+const CHANGE_BYTES: usize = 96;
 /// Producer ids made durable at once.
 const PRODUCER_ID_BLOCK: i64 = 1000;
 
@@ -50,11 +53,23 @@ struct Head {
     partitions: Vec<Arc<Partition>>,
     producers: HashMap<(PartitionId, i64), Arc<Partition>>,
     metadata: MetadataChanges,
+    metadata_bytes: usize,
     batches: usize,
     /// When its first group was written.
     begun_ms: Option<u64>,
     /// The shortest `segment.ms` of the topics in it.
     segment_ms: Option<u64>,
+}
+
+impl Head {
+    fn put(&mut self, place: (PartitionId, Vec<u8>), change: (Offset, Option<Vec<u8>>)) {
+        let bytes = |change: &(Offset, Option<Vec<u8>>)| change.1.as_ref().map_or(0, Vec::len);
+        self.metadata_bytes += place.1.len() + bytes(&change) + CHANGE_BYTES;
+        let key_bytes = place.1.len();
+        if let Some(before) = self.metadata.insert(place, change) {
+            self.metadata_bytes -= key_bytes + bytes(&before) + CHANGE_BYTES;
+        }
+    }
 }
 
 /// The sequencer; lives on the writer thread.
@@ -72,6 +87,7 @@ pub struct Sequencer {
     sealer: SealQueue,
     room: Arc<Room>,
     guard: Arc<SpaceGuard>,
+    memory: Memory,
     node: NodeValue,
     /// Producer ids below this are durable.
     producers_reserved: i64,
@@ -100,6 +116,7 @@ pub struct SequencerParts {
     pub node: NodeValue,
     pub room: Arc<Room>,
     pub guard: Arc<SpaceGuard>,
+    pub memory: Memory,
 }
 
 impl Sequencer {
@@ -117,6 +134,7 @@ impl Sequencer {
             node,
             room,
             guard,
+            memory,
         } = parts;
         Sequencer {
             state,
@@ -131,6 +149,7 @@ impl Sequencer {
             sealer,
             room,
             guard,
+            memory,
             node,
             producers_reserved: node.next_producer,
             head: Head::default(),
@@ -593,9 +612,7 @@ impl Sequencer {
             }
             let place = (change.partition, change.key);
             self.settle_key(&place);
-            self.head
-                .metadata
-                .insert(place, (change.offset, change.value));
+            self.head.put(place, (change.offset, change.value));
         }
     }
 
@@ -670,7 +687,9 @@ impl WalSequencer for Sequencer {
         let age_max = self.segment_age_max_ms.min(asked.max(SEGMENT_AGE_MIN_MS));
         let age = |begun| self.now_ms.saturating_sub(begun);
         let begun = self.head.begun_ms;
-        self.head.batches >= SEGMENT_BATCHES_MAX || begun.is_some_and(|begun| age(begun) > age_max)
+        self.head.batches >= self.memory.head_batches().min(SEGMENT_BATCHES_MAX)
+            || self.head.metadata_bytes >= self.memory.head_values_bytes()
+            || begun.is_some_and(|begun| age(begun) > age_max)
     }
 
     fn durable(&mut self, mut group: Group, placed: Option<&Placed>) {

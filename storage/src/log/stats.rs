@@ -51,6 +51,12 @@ pub struct LogStats {
     pub relocated_bytes: u64,
     /// Records that compaction took away.
     pub compacted_records: u64,
+    /// Idempotent producers that are remembered, as of the last cleaning round.
+    pub producers: u64,
+    /// Of those forgotten, the ones for whom there was no memory.
+    pub producers_forgotten: u64,
+    /// What caches, indexes and compaction may take of memory.
+    pub memory_bytes_max: u64,
     /// Bytes of segments that were read again and verified.
     pub scrubbed_bytes: u64,
     /// Bytes that scrubbing found damaged.
@@ -95,6 +101,9 @@ impl Log {
             segments_removed: self.inner.space.removed.load(Ordering::Relaxed),
             relocated_bytes: self.inner.space.relocated_bytes.load(Ordering::Relaxed),
             compacted_records: self.inner.space.compacted_records.load(Ordering::Relaxed),
+            producers: self.inner.space.producers.load(Ordering::Relaxed),
+            producers_forgotten: self.inner.space.producers_forgotten.load(Ordering::Relaxed),
+            memory_bytes_max: self.inner.memory_bytes,
             scrubbed_bytes: self.inner.space.scrubbed_bytes.load(Ordering::Relaxed),
             damaged_bytes: self.inner.space.damaged_bytes.load(Ordering::Relaxed),
         }

@@ -1,8 +1,13 @@
 //! What the tests of the log share.
-#![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    dead_code
+)]
 
 use bytes::Bytes;
-use holdfast_storage::log::{Log, Offset, Partition};
+use holdfast_storage::log::{Log, Offset, Partition, Record, batch};
 
 pub fn offset(value: i64) -> Offset {
     Offset::new(value).unwrap()
@@ -23,4 +28,27 @@ pub fn read_all(log: &Log, partition: &Partition) -> Vec<(i64, Bytes)> {
         out.extend(pairs.map(|r| (r.offset.value(), r.record.value.unwrap())));
     }
     out
+}
+
+/// A batch as an idempotent producer would send it.
+pub fn producer_batch(producer: i64, epoch: i16, sequence: i32, values: &[&str]) -> Bytes {
+    let keyed = |value: &str| Record {
+        timestamp_ms: 1_700_000_000_000,
+        key: Some(Bytes::from_static(b"k")),
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        headers: Vec::new(),
+    };
+    let mut encoded = batch::EncodedRecords::default();
+    values.iter().for_each(|value| encoded.push(&keyed(value)));
+    let mut builder = batch::BatchBuilder::new(1_700_000_000_000, encoded.bytes());
+    encoded
+        .iter()
+        .for_each(|(timestamp, body)| builder.push(timestamp, body));
+    let mut bytes = builder.finish(offset(0), -1).0.to_vec();
+    bytes[43..51].copy_from_slice(&producer.to_be_bytes());
+    bytes[51..53].copy_from_slice(&epoch.to_be_bytes());
+    bytes[53..57].copy_from_slice(&sequence.to_be_bytes());
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    Bytes::from(bytes)
 }

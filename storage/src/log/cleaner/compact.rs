@@ -156,7 +156,7 @@ impl Cleaner {
         }
         let dirty: Vec<BlockRef> = rows.iter().filter(is_dirty).copied().collect();
         let mut pass = Pass {
-            keys: KeyMap::new(self.parts.key_map_bytes),
+            keys: KeyMap::new(self.parts.memory.key_map_bytes()),
             upto: clean_upto,
             now_ms,
             delete_retention_ms: compaction.delete_retention_ms,

@@ -40,6 +40,7 @@ use super::error::{AppendError, FetchError};
 use super::fetch::Reader;
 use super::footer::{self, BlockInfo, Footer};
 use super::index::{BlockRef, Changes};
+use super::memory::Memory;
 use super::partition::Partition;
 use super::space::SpaceGuard;
 use super::state::{Internal, METADATA, OFFSETS, State};
@@ -86,8 +87,7 @@ pub struct Parts {
     pub sealed_at_open: SegmentId,
     /// Copied by compaction and relocation in a second, where nothing presses.
     pub bytes_per_second: u64,
-    /// For the keys of one pass of compaction.
-    pub key_map_bytes: usize,
+    pub memory: Memory,
     /// In which everything is read again once.
     pub scrub_interval: Duration,
 }
@@ -105,6 +105,10 @@ pub struct Space {
     pub relocated_bytes: AtomicU64,
     /// Records taken away by compaction since the log was opened.
     pub compacted_records: AtomicU64,
+    /// Idempotent producers that are remembered.
+    pub producers: AtomicU64,
+    /// Producers forgotten for want of memory since the log was opened.
+    pub producers_forgotten: AtomicU64,
     /// Bytes of segments read again since the log was opened.
     pub scrubbed_bytes: AtomicU64,
     /// Bytes found damaged by that.

@@ -163,18 +163,42 @@ impl Cleaner {
         Ok(sources.is_none_or(|sources| sources.iter().any(|id| self.exists(*id))))
     }
 
-    /// Forgets idempotent producers that have not appended for long.
+    /// Forgets idempotent producers that have not appended for long, or for longest where there are
+    /// more than memory is for.
     pub(super) fn expire_producers(&mut self) -> Result<(), Failure> {
         let expiry_ms = u64::try_from(self.parts.producer_expiry.as_millis()).unwrap_or(u64::MAX);
         let now = self.parts.clock.now_ms();
         if now < CLOCK_SET_MS {
             return Ok(());
         }
-        let before = now.saturating_sub(expiry_ms);
+        let mut before = now.saturating_sub(expiry_ms);
         let partitions: Vec<Arc<Partition>> = {
             let tables = self.parts.state.read();
             tables.partitions.values().cloned().collect()
         };
+        let mut appended: Vec<u64> = Vec::new();
+        for partition in &partitions {
+            appended.extend(partition.writer().producers.last_appends());
+        }
+        let space = self.parts.space.clone();
+        space
+            .producers
+            .store(appended.len() as u64, Ordering::Relaxed);
+        let surplus = appended.len().saturating_sub(self.parts.memory.producers());
+        if surplus > 0 {
+            let (_, oldest_kept, _) = appended.select_nth_unstable(surplus);
+            before = before.max(*oldest_kept);
+            let forgotten = appended.iter().filter(|at| **at < before).count();
+            space
+                .producers_forgotten
+                .fetch_add(forgotten as u64, Ordering::Relaxed);
+            tracing::warn!(
+                forgotten,
+                "more idempotent producers than log.memory_bytes is for: those idle for longest are forgotten"
+            );
+        }
+        let kept = appended.iter().filter(|at| **at >= before).count();
+        space.producers.store(kept as u64, Ordering::Relaxed);
         let (mut changes, mut carried) = (Changes::default(), Vec::new());
         for partition in partitions {
             let id = partition.id();
