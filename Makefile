@@ -77,6 +77,10 @@ test-ui: $(UI_MODULES) ## Unit tests of the dashboard
 test-e2e: e2e-binary $(VENV) need-clients ## The binary against real MQTT, Kafka and HTTP clients
 	HOLDFAST_BIN=$(E2E_BINARY) $(PYTHON) -m pytest tests/e2e $(ARGS)
 
+.PHONY: test-disk
+test-disk: e2e-binary $(VENV) ## A disk that stalls, fails, is read-only (root: mounts a loop device)
+	HOLDFAST_BIN=$(E2E_BINARY) HOLDFAST_DISK_TESTS=1 $(PYTHON) -m pytest tests/e2e/test_disk.py $(ARGS)
+
 .PHONY: test-browser
 test-browser: e2e-binary $(BROWSER_MODULES) need-chromium ## The dashboard in a real browser
 	npm --prefix tests/ui test

@@ -76,6 +76,8 @@ fn log_health(log: &Log) -> (bool, Value) {
         "dead_bytes": stats.sealed_bytes.saturating_sub(stats.live_bytes),
         "relocated_bytes_total": stats.relocated_bytes,
         "compacted_records_total": stats.compacted_records,
+        "in_flight_bytes": stats.in_flight_bytes,
+        "in_flight_bytes_max": stats.in_flight_bytes_max,
         "memory_bytes_max": stats.memory_bytes_max,
         "producers": stats.producers,
         "producers_forgotten_total": stats.producers_forgotten,
@@ -89,7 +91,9 @@ fn log_health(log: &Log) -> (bool, Value) {
         "disk_refusals_total": stats.disk_refusals,
     });
     let reason = match log.state() {
-        LogState::Failed { reason } | LogState::Full { reason } => Some(reason),
+        LogState::Failed { reason }
+        | LogState::Unwritable { reason }
+        | LogState::Full { reason } => Some(reason),
         LogState::Accepting | LogState::Closed => None,
     };
     if let (Some(reason), Some(fields)) = (reason, value.as_object_mut()) {

@@ -146,6 +146,7 @@ pub fn state_name(state: &LogState) -> &'static str {
     match state {
         LogState::Accepting => "accepting",
         LogState::Full { .. } => "full",
+        LogState::Unwritable { .. } => "unwritable",
         LogState::Failed { .. } => "failed",
         LogState::Closed => "closed",
     }

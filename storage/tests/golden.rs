@@ -60,7 +60,7 @@ fn plain(n: usize) -> Record {
     ];
     Record {
         timestamp_ms: BEGUN_MS as i64 + n as i64,
-        key: (n % 2 == 0).then(|| Bytes::from(format!("key {n}"))),
+        key: n.is_multiple_of(2).then(|| Bytes::from(format!("key {n}"))),
         value: Some(Bytes::from(format!("plain value {n}"))),
         headers: if n == 3 { headers } else { Vec::new() },
     }

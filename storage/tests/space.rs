@@ -18,6 +18,7 @@ use holdfast_storage::log::{
     AppendError, BYTES_MAX, Clock, DURABILITY, Log, LogOptions, LogState, NewTopic, Partition,
     Record, Retention,
 };
+use holdfast_wal::disk::sim::Faults;
 use holdfast_wal::disk::{Disk, SimDisk};
 
 use common::{offset, read_all};
@@ -119,6 +120,32 @@ async fn a_full_disk_refuses_appends_lets_delete_and_goes_on_by_itself() {
     log.delete_records(&partition, None).await.unwrap();
     log.clean();
     append(&log, &partition, 1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_cannot_be_written_refuses_appends_and_goes_on_by_itself() {
+    let (dir, now) = (tempfile::tempdir().unwrap(), Arc::default());
+    let sim = SimDisk::new(3);
+    let log = Log::open_on(options(dir.path(), &now), Arc::new(sim.clone())).unwrap();
+    let partition = topic(&log, "t", &[]).await;
+    append(&log, &partition, 0).await.unwrap();
+    let broken = Faults {
+        write_error: 1000,
+        ..Faults::default()
+    };
+    sim.set_faults(broken);
+    let error = append(&log, &partition, 1).await.unwrap_err();
+    assert!(matches!(error, AppendError::Storage(_)), "{error}");
+    log.clean();
+    let LogState::Unwritable { reason } = log.state() else {
+        panic!("{:?}", log.state());
+    };
+    assert!(reason.contains("write to segment"), "{reason}");
+    assert_eq!(read_all(&log, &partition).len(), 1);
+    sim.set_faults(Faults::default());
+    log.clean();
+    assert_eq!(log.state(), LogState::Accepting);
+    assert_eq!(append(&log, &partition, 2).await.unwrap(), 1);
 }
 
 /// Half of every segment is kept for ever: only relocation gives the other half back, on the reserve.

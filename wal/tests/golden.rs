@@ -166,8 +166,12 @@ fn segments_are_written_as_ever() {
     );
 }
 
-/// Stream and payload of every entry, and what is damaged: position and bytes.
-fn entries(recovered: &Recovered) -> (Vec<(u64, Vec<u8>)>, Vec<(u32, u32)>) {
+/// Stream and payload of every entry.
+type Entries = Vec<(u64, Vec<u8>)>;
+/// Position and bytes of what is damaged.
+type Damaged = Vec<(u32, u32)>;
+
+fn entries(recovered: &Recovered) -> (Entries, Damaged) {
     let (mut entries, mut damage) = (Vec::new(), Vec::new());
     for segment in recovered.segments.iter().chain(&recovered.relocated) {
         let end = segment.trailer().unwrap().map(|trailer| trailer.groups_end);
@@ -188,11 +192,11 @@ fn entries(recovered: &Recovered) -> (Vec<(u64, Vec<u8>)>, Vec<(u32, u32)>) {
     (entries, damage)
 }
 
-fn read(name: &str, id: SegmentId) -> (Vec<(u64, Vec<u8>)>, Vec<(u32, u32)>) {
+fn read(name: &str, id: SegmentId) -> (Entries, Damaged) {
     entries(&Dir::with(id, &golden(name)).recover().unwrap())
 }
 
-fn all() -> Vec<(u64, Vec<u8>)> {
+fn all() -> Entries {
     vec![
         (1, b"first entry".to_vec()),
         (u64::MAX, Vec::new()),

@@ -34,6 +34,15 @@ impl Room {
         }
     }
 
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Admitted now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// Waits until `bytes` fit. More than the room holds fits when the room is empty.
     pub async fn admit(&self, bytes: usize) -> Result<(), RoomClosed> {
         if self.try_admit(bytes)? {

@@ -717,6 +717,7 @@ impl WalSequencer for Sequencer {
             WalError::NoSpace { .. } if self.guard.low().is_none() => {
                 self.guard.refuse(error.to_string());
             }
+            WalError::Write { .. } => self.guard.refuse_unwritable(error.to_string()),
             _ => {}
         }
         self.answer(group, Some(&AppendError::from(error)));

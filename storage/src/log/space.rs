@@ -1,11 +1,14 @@
-//! How full the disk may become: a reserve stays free for the cleaner and for what deletes, and the
-//! segments together may be bounded.
+//! Whether the disk takes appends: a reserve stays free for the cleaner and for what deletes, the
+//! segments together may be bounded, and a disk may refuse to be written at all.
 //!
 //! Where a segment for appends would break into the reserve, space is *low*: appends are refused, at
 //! once and by name, while reads, deletions, committed offsets and the cleaner go on, on the reserve.
 //! The cleaner looks again every second, and appends are taken again when there is room.
+//!
+//! A write that fails (a file system that an error has made read-only, say) is treated the same way; it
+//! is looked at again by writing a file of its own.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +16,10 @@ use holdfast_wal::Need;
 use holdfast_wal::disk::Disk;
 
 use super::segments::Segments;
+
+/// No segment has this name.
+const PROBE: &str = "writable.probe";
+const PROBE_BYTES: u64 = 4096;
 
 /// See the module.
 pub struct SpaceGuard {
@@ -22,6 +29,8 @@ pub struct SpaceGuard {
     reserve_bytes: u64,
     bytes_max: Option<u64>,
     low: AtomicBool,
+    /// For another reason than want of room.
+    unwritable: AtomicBool,
     reason: Mutex<String>,
     /// Times that it became low.
     refusals: AtomicU64,
@@ -51,6 +60,7 @@ impl SpaceGuard {
             reserve_bytes,
             bytes_max,
             low: AtomicBool::new(false),
+            unwritable: AtomicBool::new(false),
             reason: Mutex::default(),
             refusals: AtomicU64::new(0),
         }
@@ -81,6 +91,11 @@ impl SpaceGuard {
         low.then(|| self.reason().clone())
     }
 
+    /// Whether that is because the disk cannot be written.
+    pub fn is_unwritable(&self) -> bool {
+        self.unwritable.load(Ordering::Acquire)
+    }
+
     /// Whether the next segment may be allocated.
     pub fn admit(&self, bytes: u64, need: Need) -> io::Result<()> {
         if self.low.load(Ordering::Acquire) {
@@ -108,11 +123,22 @@ impl SpaceGuard {
         }
     }
 
-    /// Looks whether there is room again.
+    /// The same, because a write failed.
+    pub fn refuse_unwritable(&self, reason: String) {
+        self.unwritable.store(true, Ordering::Release);
+        self.refuse(reason);
+    }
+
+    /// Looks whether there is room again, and whether the disk can be written.
     pub fn look_again(&self) {
         if !self.low.load(Ordering::Acquire) {
             return;
         }
+        if self.is_unwritable() && self.probe().is_err() {
+            // The reason is still that of the write.
+            return;
+        }
+        self.unwritable.store(false, Ordering::Release);
         match self.lacking(self.segment_bytes) {
             Ok(None) => {
                 self.low.store(false, Ordering::Release);
@@ -121,6 +147,14 @@ impl SpaceGuard {
             Ok(Some(reason)) => *self.reason() = reason,
             Err(error) => *self.reason() = format!("free space cannot be told: {error}"),
         }
+    }
+
+    fn probe(&self) -> io::Result<()> {
+        let probe = self.disk.create(PROBE, PROBE_BYTES)?;
+        let written = probe.write_vectored_at(&[IoSlice::new(b"probe")], 0);
+        let synced = written.and_then(|_| probe.sync_data());
+        let removed = self.disk.remove(PROBE);
+        synced.and(removed)
     }
 
     fn lacking(&self, bytes: u64) -> io::Result<Option<String>> {

@@ -15,6 +15,10 @@ pub enum LogState {
     Full {
         reason: String,
     },
+    /// The disk cannot be written; reads go on, and appends when it can be written again.
+    Unwritable {
+        reason: String,
+    },
     /// A failed fsync left what is on disk unknown; final until a restart (invariant 11).
     Failed {
         reason: String,
@@ -51,6 +55,9 @@ pub struct LogStats {
     pub relocated_bytes: u64,
     /// Records that compaction took away.
     pub compacted_records: u64,
+    /// Submitted and not yet durable; at its bound callers wait.
+    pub in_flight_bytes: u64,
+    pub in_flight_bytes_max: u64,
     /// Idempotent producers that are remembered, as of the last cleaning round.
     pub producers: u64,
     /// Of those forgotten, the ones for whom there was no memory.
@@ -74,6 +81,7 @@ impl Log {
             return LogState::Closed;
         }
         match self.inner.guard.low() {
+            Some(reason) if self.inner.guard.is_unwritable() => LogState::Unwritable { reason },
             Some(reason) => LogState::Full { reason },
             None => LogState::Accepting,
         }
@@ -101,6 +109,8 @@ impl Log {
             segments_removed: self.inner.space.removed.load(Ordering::Relaxed),
             relocated_bytes: self.inner.space.relocated_bytes.load(Ordering::Relaxed),
             compacted_records: self.inner.space.compacted_records.load(Ordering::Relaxed),
+            in_flight_bytes: self.inner.room.used() as u64,
+            in_flight_bytes_max: self.inner.room.bytes_max() as u64,
             producers: self.inner.space.producers.load(Ordering::Relaxed),
             producers_forgotten: self.inner.space.producers_forgotten.load(Ordering::Relaxed),
             memory_bytes_max: self.inner.memory_bytes,
