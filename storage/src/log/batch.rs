@@ -555,6 +555,13 @@ impl BatchBuilder {
         self.records
     }
 
+    /// Gives memory back where most of it is not needed.
+    pub fn shrink(&mut self) {
+        if self.out.len() < self.out.capacity() / 2 {
+            self.out.shrink_to_fit();
+        }
+    }
+
     /// Room for so many bytes more, at least.
     pub fn reserve(&mut self, bytes: usize) {
         self.out.reserve(bytes);

@@ -207,6 +207,7 @@ impl Log {
         let counters = Arc::new(Counters::default());
         let room = Arc::new(Room::new(options.in_flight_bytes_max));
         let (cleaning, events) = cleaner::queue();
+        opened.guard.tell(cleaning.clone());
         let (seal_queue, sealer) =
             sealer::start(opened.index.clone(), opened.state.clone(), cleaning.clone())
                 .map_err(OpenError::Thread)?;
@@ -225,6 +226,7 @@ impl Log {
             room: room.clone(),
             guard: opened.guard.clone(),
             memory: Memory(options.memory_bytes),
+            cleaner: cleaning.clone(),
         });
         // A group must fit into a segment, with one submission more than this.
         let group_bytes_max = options
@@ -403,7 +405,8 @@ impl Log {
     /// Queues records of one partition; waits only while too much is in flight. Records of all callers
     /// that meet in one commit window are coalesced into one batch per partition, but who brings
     /// enough for a batch of its own (8 KiB) builds it here, not on the writer thread. The returned
-    /// [`Appending`] resolves when they are durable. Appends of one task keep their order.
+    /// [`Appending`] resolves when they are durable. Appends of one task for one partition keep
+    /// their order.
     pub async fn append(
         &self,
         partition: &Arc<Partition>,
@@ -418,7 +421,7 @@ impl Log {
         self.admit(bytes).await?;
         let (reply, answer) = oneshot::channel();
         let partition = partition.clone();
-        let one_batch = bytes <= batch_bytes_max
+        let one_batch = bytes + batch::HEADER_BYTES <= batch_bytes_max
             && records.len() <= batch::RECORDS_MAX as usize
             && !partition.settings().log_append_time;
         let work = if one_batch {
@@ -460,13 +463,14 @@ impl Log {
         if let Some(appending) = join(0) {
             return Ok(appending);
         }
-        self.admit(bytes).await?;
-        if let Some(appending) = join(bytes) {
+        let admitted = bytes + batch::HEADER_BYTES;
+        self.admit(admitted).await?;
+        if let Some(appending) = join(admitted) {
             return Ok(appending);
         }
         let (gathering, appending) = Gathering::new(partition.clone(), records, bytes);
-        let ahead = self.inner.room.admit_ahead(GATHERED_BYTES_MAX - bytes);
-        self.submit_as(Work::Gathered(gathering), bytes, bytes + ahead)?;
+        let ahead = self.inner.room.admit_ahead(GATHERED_BYTES_MAX - admitted);
+        self.submit_as(Work::Gathered(gathering), bytes, admitted + ahead)?;
         Ok(appending)
     }
 

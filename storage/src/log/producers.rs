@@ -128,21 +128,23 @@ impl Producers {
         };
     }
 
-    /// When each of them appended last.
-    pub fn last_appends(&self) -> impl Iterator<Item = u64> {
-        self.by_id.values().map(|producer| producer.last_append_ms)
-    }
-
-    /// Forgets who has not appended since. A producer that comes back is taken as it is (KIP-360): only
-    /// a batch that it sends a second time after so long a while would not be noticed.
-    pub fn expire(&mut self, before_ms: u64, now_ms: u64) -> Vec<i64> {
-        let mut expired = Vec::new();
-        self.by_id.retain(|&id, producer| {
-            // Appended before the machine knew the time.
+    /// When each of them appended last, and who it is. Who appended before the machine knew the time
+    /// counts as now.
+    pub fn last_appends(&mut self, now_ms: u64) -> impl Iterator<Item = (u64, i64)> {
+        self.by_id.iter_mut().map(move |(&id, producer)| {
             if producer.last_append_ms < CLOCK_SET_MS {
                 producer.last_append_ms = now_ms;
             }
-            let keep = producer.last_append_ms >= before_ms;
+            (producer.last_append_ms, id)
+        })
+    }
+
+    /// Forgets who is older than that append of that producer. A producer that comes back is taken as it is (KIP-360): only
+    /// a batch that it sends a second time after so long a while would not be noticed.
+    pub fn expire(&mut self, before: (u64, i64)) -> Vec<i64> {
+        let mut expired = Vec::new();
+        self.by_id.retain(|&id, producer| {
+            let keep = (producer.last_append_ms, id) >= before;
             if !keep {
                 expired.push(id);
             }
@@ -254,12 +256,13 @@ mod tests {
         let mut producers = Producers::default();
         let now = CLOCK_SET_MS + 1000;
         producers.append(&batch(0, 0, 10), offset(0), now);
-        assert!(producers.expire(now, now).is_empty());
-        assert_eq!(producers.expire(now + 1, now + 1), [9]);
+        assert!(producers.expire((now, 9)).is_empty());
+        assert_eq!(producers.expire((now, 10)), [9]);
         // A clock that was not set when it appended says nothing.
         producers.append(&batch(0, 0, 10), offset(0), 5);
-        assert!(producers.expire(now, now).is_empty());
-        assert_eq!(producers.expire(now + 1, now + 1), [9]);
+        assert_eq!(producers.last_appends(now).collect::<Vec<_>>(), [(now, 9)]);
+        assert!(producers.expire((now, i64::MIN)).is_empty());
+        assert_eq!(producers.expire((now + 1, i64::MIN)), [9]);
         assert_eq!(producers.judge(&batch(0, 10, 1)), Ok(Verdict::Next));
     }
 }

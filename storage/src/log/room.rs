@@ -78,6 +78,9 @@ impl Room {
 
     /// Admits `bytes` for callers to come, or none: half the room is for those who are there.
     pub fn admit_ahead(&self, bytes: usize) -> usize {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            return 0;
+        }
         let fits = |used: usize| {
             let then = used.saturating_add(bytes);
             (then <= self.bytes_max / 2).then_some(then)

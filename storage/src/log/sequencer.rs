@@ -3,8 +3,10 @@
 //! fdatasync has returned.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
 use holdfast_wal::writer::Retired;
@@ -13,6 +15,7 @@ use uuid::Uuid;
 
 use super::Segments;
 use super::batch::{BatchBuilder, BatchHeader, EncodedRecords};
+use super::cleaner::Event;
 use super::error::{AppendError, CreateTopicError, DeleteTopicError};
 use super::footer::ProducerEntry;
 use super::group::{Answer, Change, Group, Slot, Undo};
@@ -88,6 +91,9 @@ pub struct Sequencer {
     room: Arc<Room>,
     guard: Arc<SpaceGuard>,
     memory: Memory,
+    cleaner: Sender<Event>,
+    /// Producers that were not known, since the cleaner was last told of them.
+    new_producers: usize,
     node: NodeValue,
     /// Producer ids below this are durable.
     producers_reserved: i64,
@@ -117,6 +123,7 @@ pub struct SequencerParts {
     pub room: Arc<Room>,
     pub guard: Arc<SpaceGuard>,
     pub memory: Memory,
+    pub cleaner: Sender<Event>,
 }
 
 impl Sequencer {
@@ -135,6 +142,7 @@ impl Sequencer {
             room,
             guard,
             memory,
+            cleaner,
         } = parts;
         Sequencer {
             state,
@@ -150,6 +158,8 @@ impl Sequencer {
             room,
             guard,
             memory,
+            cleaner,
+            new_producers: 0,
             node,
             producers_reserved: node.next_producer,
             head: Head::default(),
@@ -206,6 +216,10 @@ impl Sequencer {
             }
             Work::Gathered(gathering) => {
                 let (partition, batch, all) = gathering.end();
+                // What nobody came for is free at once.
+                let spare = submission.bytes.saturating_sub(batch.bytes());
+                self.group.admitted -= spare;
+                self.room.release(spare);
                 let result = self.place_gathered(&partition, batch);
                 let answer = Answer::Gathered(all, result);
                 self.answers_of(&partition).push(answer);
@@ -311,6 +325,12 @@ impl Sequencer {
             }
             let base = writer.next;
             let before = writer.producers.append(header, base, self.now_ms);
+            self.new_producers += usize::from(before.is_none());
+            if self.new_producers > self.memory.producers() / 4 {
+                self.new_producers = 0;
+                // It forgets those there are too many of.
+                let _ = self.cleaner.send(Event::Wake);
+            }
             self.group.undo.push(Undo {
                 partition: partition.clone(),
                 producer_id: header.producer_id,
@@ -644,6 +664,14 @@ impl Sequencer {
     }
 }
 
+/// Whether a segment could not be made for want of space, and for no other reason.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 impl WalSequencer for Sequencer {
     type Submission = Submission;
     type Closed = Group;
@@ -714,10 +742,12 @@ impl WalSequencer for Sequencer {
         }
         match error {
             WalError::Poisoned { .. } => self.state.fail(error.to_string()),
-            WalError::NoSpace { .. } if self.guard.low().is_none() => {
+            WalError::NoSpace { source, .. } if is_full(source) => {
                 self.guard.refuse(error.to_string());
             }
-            WalError::Write { .. } => self.guard.refuse_unwritable(error.to_string()),
+            WalError::NoSpace { .. } | WalError::Write { .. } => {
+                self.guard.refuse_unwritable(error.to_string())
+            }
             _ => {}
         }
         self.answer(group, Some(&AppendError::from(error)));

@@ -10,11 +10,13 @@
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use holdfast_wal::Need;
 use holdfast_wal::disk::Disk;
 
+use super::cleaner::Event;
 use super::segments::Segments;
 
 /// No segment has this name.
@@ -32,6 +34,7 @@ pub struct SpaceGuard {
     /// For another reason than want of room.
     unwritable: AtomicBool,
     reason: Mutex<String>,
+    cleaner: OnceLock<Sender<Event>>,
     /// Times that it became low.
     refusals: AtomicU64,
 }
@@ -62,8 +65,14 @@ impl SpaceGuard {
             low: AtomicBool::new(false),
             unwritable: AtomicBool::new(false),
             reason: Mutex::default(),
+            cleaner: OnceLock::new(),
             refusals: AtomicU64::new(0),
         }
+    }
+
+    /// Who is to look again.
+    pub fn tell(&self, cleaner: Sender<Event>) {
+        let _ = self.cleaner.set(cleaner);
     }
 
     pub fn room(&self) -> io::Result<Room> {
@@ -116,10 +125,18 @@ impl SpaceGuard {
 
     /// Appends are refused from now on.
     pub fn refuse(&self, reason: String) {
-        tracing::error!(reason, "appends are refused until there is room again");
-        *self.reason() = reason;
+        let mut known = self.reason();
         if !self.low.swap(true, Ordering::AcqRel) {
+            known.clone_from(&reason);
+            drop(known);
+            tracing::error!(
+                reason,
+                "appends are refused, until the disk takes them again"
+            );
             self.refusals.fetch_add(1, Ordering::Relaxed);
+            if let Some(cleaner) = self.cleaner.get() {
+                let _ = cleaner.send(Event::Wake);
+            }
         }
     }
 

@@ -164,7 +164,8 @@ impl Gathering {
     }
 
     /// No more is added.
-    pub fn end(self) -> (Arc<Partition>, BatchBuilder, TellAll) {
+    pub fn end(mut self) -> (Arc<Partition>, BatchBuilder, TellAll) {
+        self.batch.shrink();
         (self.partition, self.batch, self.tell)
     }
 }

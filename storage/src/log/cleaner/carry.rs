@@ -11,6 +11,8 @@ const CARRY_TRIES: usize = 100;
 
 /// A producer with its five batches, roughly.
 const PRODUCER_BYTES: usize = 100;
+/// Keys of producers that are deleted by one submission.
+const DROPPED_AT_ONCE: usize = 1000;
 
 impl Cleaner {
     /// Empties segments that hold nothing but records of internal partitions.
@@ -139,13 +141,14 @@ impl Cleaner {
                 pairs.push((key, None));
             }
         }
-        if pairs.is_empty() {
-            return Ok(());
+        // A group must fit into a segment.
+        for pairs in pairs.chunks(DROPPED_AT_ONCE) {
+            self.submit(0, |reply| Work::Internal {
+                partition: METADATA,
+                pairs: pairs.to_vec(),
+                reply,
+            })?;
         }
-        self.submit(0, |reply| Work::Internal {
-            partition: METADATA,
-            pairs,
-            reply,
-        })
+        Ok(())
     }
 }

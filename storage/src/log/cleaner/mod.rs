@@ -248,10 +248,11 @@ impl Cleaner {
                 }
                 next = events.try_recv().ok();
             }
-            if surveyed && !idle {
-                self.round();
-            }
             self.parts.guard.look_again();
+            if surveyed && !idle && !self.parts.guard.is_unwritable() {
+                self.round();
+                self.parts.guard.look_again();
+            }
             self.publish();
             for done in waiting {
                 let _ = done.send(());

@@ -171,38 +171,36 @@ impl Cleaner {
         if now < CLOCK_SET_MS {
             return Ok(());
         }
-        let mut before = now.saturating_sub(expiry_ms);
+        let expired = (now.saturating_sub(expiry_ms), i64::MIN);
         let partitions: Vec<Arc<Partition>> = {
             let tables = self.parts.state.read();
             tables.partitions.values().cloned().collect()
         };
-        let mut appended: Vec<u64> = Vec::new();
+        let mut appended: Vec<(u64, i64)> = Vec::new();
         for partition in &partitions {
-            appended.extend(partition.writer().producers.last_appends());
+            appended.extend(partition.writer().producers.last_appends(now));
         }
-        let space = self.parts.space.clone();
-        space
-            .producers
-            .store(appended.len() as u64, Ordering::Relaxed);
+        appended.retain(|append| *append >= expired);
+        let mut before = expired;
         let surplus = appended.len().saturating_sub(self.parts.memory.producers());
         if surplus > 0 {
             let (_, oldest_kept, _) = appended.select_nth_unstable(surplus);
-            before = before.max(*oldest_kept);
-            let forgotten = appended.iter().filter(|at| **at < before).count();
-            space
-                .producers_forgotten
-                .fetch_add(forgotten as u64, Ordering::Relaxed);
+            before = *oldest_kept;
             tracing::warn!(
-                forgotten,
+                surplus,
                 "more idempotent producers than log.memory_bytes is for: those idle for longest are forgotten"
             );
         }
-        let kept = appended.iter().filter(|at| **at >= before).count();
+        let space = &self.parts.space;
+        let kept = appended.len() - surplus;
         space.producers.store(kept as u64, Ordering::Relaxed);
+        space
+            .producers_forgotten
+            .fetch_add(surplus as u64, Ordering::Relaxed);
         let (mut changes, mut carried) = (Changes::default(), Vec::new());
         for partition in partitions {
             let id = partition.id();
-            for producer_id in partition.writer().producers.expire(before, now) {
+            for producer_id in partition.writer().producers.expire(before) {
                 changes.remove_producer(id, producer_id);
                 let key = Key::Producer {
                     partition: id,
