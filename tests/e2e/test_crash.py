@@ -41,7 +41,8 @@ RECOVERY_S = 0.3
 MOVING_ACKS = 50
 DRAIN_S_MAX = 60
 
-pytestmark = pytest.mark.timeout(240)
+# A kill and what follows it take a few seconds.
+pytestmark = pytest.mark.timeout(180 + 15 * KILLS)
 
 
 # --- the load, whichever door it goes through -------------------------------------------------
