@@ -17,10 +17,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_storage::log::{
     AppendError, Clock, CommittedOffset, DeleteRecordsError, DeleteTopicError, FetchError, Log,
-    LogOptions, NewTopic, OffsetCommit, Partition, Record, Retention, TopicId,
+    LogOptions, OffsetCommit, Partition, Record, Retention, TopicId,
 };
 
-use common::{offset, producer_batch, read_all};
+use common::{offset, producer_batch, read_all, topic};
 
 const FOREVER: Retention = Retention {
     ms: None,
@@ -52,15 +52,6 @@ fn options(dir: &Path, hands: &Hands) -> LogOptions {
         segment_age_max: Duration::from_secs(365 * 24 * 3600),
         clock: hands.clock(),
         ..LogOptions::new(dir)
-    }
-}
-
-fn topic(name: &str, partitions: u32, configs: &[(&str, &str)]) -> NewTopic {
-    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-    NewTopic {
-        name: name.into(),
-        partitions,
-        configs: configs.iter().map(own).collect(),
     }
 }
 

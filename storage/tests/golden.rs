@@ -17,11 +17,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use holdfast_storage::log::{
-    Clock, CommittedOffset, FetchError, Header, Log, LogOptions, NewTopic, OffsetCommit, Record,
-    doctor,
+    Clock, CommittedOffset, FetchError, Header, Log, LogOptions, OffsetCommit, Record, doctor,
 };
 
-use common::{offset, producer_batch};
+use common::{offset, producer_batch, topic};
 
 const BEGUN_MS: u64 = 1_700_000_000_000;
 const KEYS: usize = 3;
@@ -36,15 +35,6 @@ fn options(dir: &Path) -> LogOptions {
         segment_bytes: 32 << 10,
         clock: Clock::new(|| BEGUN_MS + 60_000),
         ..LogOptions::new(dir)
-    }
-}
-
-fn topic(name: &str, partitions: u32, configs: &[(&str, &str)]) -> NewTopic {
-    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-    NewTopic {
-        name: name.into(),
-        partitions,
-        configs: configs.iter().map(own).collect(),
     }
 }
 

@@ -96,6 +96,15 @@ class Sender:
         return int(self.producer.flush(timeout_s))
 
 
+def filled(node: Node, records: int) -> Sender:
+    """Records of 1 KB that the node has acknowledged. It is ready for HTTP clients, too."""
+    sender = Sender(node, "t")
+    sender.send(records, 1_000)
+    assert sender.flush(30) == 0 and not sender.failed
+    token(node)
+    return sender
+
+
 def log_health(node: Node) -> dict[str, object]:
     return dict(requests.get(node.url("/health"), timeout=10).json()["log"])
 
@@ -104,15 +113,9 @@ def test_a_stalled_disk_makes_callers_wait_and_takes_no_memory(disk: Path) -> No
     with on(disk) as node:
         node.start()
         create_topic(node, "t", partitions=4)
-        before = Sender(node, "t")
-        before.send(5_000, 1_000)
-        assert before.flush(30) == 0 and not before.failed
-        token(node)
-        senders = [Sender(node, "t") for _ in range(6)]
-        for sender in senders:
-            # Its producer id is made durable before the disk stalls.
-            sender.send(1, 1_000)
-            assert sender.flush(30) == 0
+        filled(node, 5_000)
+        # Their producer ids are made durable before the disk stalls.
+        senders = [filled(node, 1) for _ in range(6)]
         steady = node.rss_bytes()
         answers: list[int] = []
 
@@ -156,10 +159,7 @@ def test_a_disk_that_turned_read_only_refuses_and_loses_nothing_acknowledged(dis
     with on(disk) as node:
         node.start()
         create_topic(node, "t", partitions=1)
-        sender = Sender(node, "t")
-        sender.send(2_000, 1_000)
-        assert sender.flush(30) == 0 and not sender.failed
-        token(node)
+        sender = filled(node, 2_000)
 
         # As after an error of the device: the file system takes no writes any more.
         run(["mount", "-o", "remount,abort", str(disk)])

@@ -7,10 +7,20 @@
 )]
 
 use bytes::Bytes;
-use holdfast_storage::log::{Log, Offset, Partition, Record, batch};
+use holdfast_storage::log::{Log, NewTopic, Offset, Partition, Record, batch};
 
 pub fn offset(value: i64) -> Offset {
     Offset::new(value).unwrap()
+}
+
+/// A topic with settings of its own.
+pub fn topic(name: &str, partitions: u32, configs: &[(&str, &str)]) -> NewTopic {
+    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    NewTopic {
+        name: name.into(),
+        partitions,
+        configs: configs.iter().map(own).collect(),
+    }
 }
 
 /// Offset and value of every record that can be read.
