@@ -154,13 +154,10 @@ impl Gathering {
         (gathering, appending)
     }
 
-    fn join(&mut self, partition: &Arc<Partition>, records: &[Record]) -> Option<Appending> {
-        if !Arc::ptr_eq(&self.partition, partition) {
-            return None;
-        }
+    fn add(&mut self, records: &[Record]) -> Appending {
         let appending = Appending::gathered(&self.tell.0, self.batch.records());
         records.iter().for_each(|r| self.batch.push_record(r));
-        Some(appending)
+        appending
     }
 
     /// No more is added.
@@ -193,15 +190,16 @@ impl Submission {
             return None;
         };
         let then = gathering.batch.bytes() + bytes;
-        if then > batch_bytes_max.min(GATHERED_BYTES_MAX) || then > self.bytes + admitted {
+        let fits = then <= batch_bytes_max.min(GATHERED_BYTES_MAX) && then <= self.bytes + admitted;
+        if !fits || !Arc::ptr_eq(&gathering.partition, partition) {
             return None;
         }
         if gathering.batch.records() == 1 {
+            // More will come: all of what was admitted, at once.
             gathering.batch.reserve(self.bytes);
         }
-        let appending = gathering.join(partition, records)?;
         self.bytes += admitted;
-        Some(appending)
+        Some(gathering.add(records))
     }
 }
 
