@@ -8,8 +8,6 @@
 //! | 1/8 | idempotent producers | those that have not appended for longest are forgotten, as if expired |
 //! | the rest | topics, partitions, committed offsets | not bounded here: topics are created, offsets expire |
 
-use super::partition::BatchEntry;
-
 /// Below this nothing works well.
 pub const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
@@ -37,19 +35,10 @@ impl Memory {
         (self.0 / 16).max(CACHE_BYTES_MIN)
     }
 
-    fn head_bytes(self) -> u64 {
-        (self.0 / 4 / UNSEALED_SEGMENTS).max(HEAD_BYTES_MIN)
-    }
-
-    /// Batches of one segment.
-    pub fn head_batches(self) -> usize {
-        let batches = self.head_bytes() / size_of::<BatchEntry>() as u64;
-        usize::try_from(batches).unwrap_or(usize::MAX)
-    }
-
-    /// Keys and values of internal partitions in one segment.
-    pub fn head_values_bytes(self) -> usize {
-        usize::try_from(self.head_bytes()).unwrap_or(usize::MAX)
+    /// Batches of one segment, and its keys and values of internal partitions, together.
+    pub fn head_bytes(self) -> usize {
+        let bytes = (self.0 / 4 / UNSEALED_SEGMENTS).max(HEAD_BYTES_MIN);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// Over all partitions.

@@ -5,11 +5,12 @@
 //! ingests them in bulk into fjall. Record batches are stored as Kafka clients sent them, once.
 //!
 //! Modules: [`batch`] and [`compression`] know Kafka's record batch; `submission` is what callers hand
-//! in to the `sequencer`, the commit point on the wal's writer thread; `sealer` moves full segments to the `index`; `fetch` reads;
-//! `cleaner` is retention and compaction and gives space back ([`retain`]: a batch without some of its
-//! records), `space` refuses appends on a full disk; `open` recovers; [`doctor`] looks a stopped log
-//! through; `state` and `values` are topics, settings and group offsets, kept as records of internal
-//! partitions; `memory` is the budget of all of them; `footer` is the on-disk format of a sealed segment's footer.
+//! in to the `sequencer`, the commit point on the wal's writer thread; `sealer` moves full segments to
+//! the `index`; `fetch` reads; `cleaner` is retention and compaction and gives space back ([`retain`]: a
+//! batch without some of its records), `space` refuses appends on a disk that is full or cannot be
+//! written; `open` recovers; [`doctor`] looks a stopped log through; `state` and `values` are topics,
+//! settings and group offsets, kept as records of internal partitions; `memory` is the budget of all of
+//! them; `footer` is the on-disk format of a sealed segment's footer.
 //!
 //! Data directory: `segments/` (the truth), `index/` (a cache of it that may be deleted), `LOCK`.
 

@@ -139,8 +139,8 @@ impl Producers {
         })
     }
 
-    /// Forgets who is older than that append of that producer. A producer that comes back is taken as it is (KIP-360): only
-    /// a batch that it sends a second time after so long a while would not be noticed.
+    /// Forgets who is older than that append of that producer. A producer that comes back is taken as it
+    /// is (KIP-360): only a batch that it sends a second time after so long a while would not be noticed.
     pub fn expire(&mut self, before: (u64, i64)) -> Vec<i64> {
         let mut expired = Vec::new();
         self.by_id.retain(|&id, producer| {

@@ -65,6 +65,11 @@ struct Head {
 }
 
 impl Head {
+    /// What it takes in memory until the index has it.
+    fn bytes(&self) -> usize {
+        self.batches * size_of::<BatchEntry>() + self.metadata_bytes
+    }
+
     fn put(&mut self, place: (PartitionId, Vec<u8>), change: (Offset, Option<Vec<u8>>)) {
         let bytes = |change: &(Offset, Option<Vec<u8>>)| change.1.as_ref().map_or(0, Vec::len);
         self.metadata_bytes += place.1.len() + bytes(&change) + CHANGE_BYTES;
@@ -715,8 +720,8 @@ impl WalSequencer for Sequencer {
         let age_max = self.segment_age_max_ms.min(asked.max(SEGMENT_AGE_MIN_MS));
         let age = |begun| self.now_ms.saturating_sub(begun);
         let begun = self.head.begun_ms;
-        self.head.batches >= self.memory.head_batches().min(SEGMENT_BATCHES_MAX)
-            || self.head.metadata_bytes >= self.memory.head_values_bytes()
+        self.head.batches >= SEGMENT_BATCHES_MAX
+            || self.head.bytes() >= self.memory.head_bytes()
             || begun.is_some_and(|begun| age(begun) > age_max)
     }
 

@@ -139,7 +139,7 @@ pub struct Gathering {
 }
 
 impl Gathering {
-    /// Of one caller's records, for now.
+    /// Begun with one caller's records.
     pub fn new(
         partition: Arc<Partition>,
         records: &[Record],
