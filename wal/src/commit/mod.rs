@@ -6,7 +6,8 @@
 //! - *The crowd.* Callers who wait for an answer before they go on come back in a crowd just after a
 //!   group was answered; closing the next group at that moment would split them into two half-empty
 //!   groups for ever. So an idle writer waits for as many submissions as were answered last, but no
-//!   longer than a quarter of what the last fdatasync took. A lone caller never waits.
+//!   longer than a quarter of what the last fdatasync took; and not at all where the disk is faster
+//!   than the return of so many callers. A lone caller never waits.
 //! - *Halves.* An fdatasync costs a fixed time and then the disk's bandwidth. Where more than twice
 //!   [`AHEAD_BYTES`] are in flight, callers are kept in two halves: one half is sequenced and written
 //!   while the other half's fdatasync runs on a thread of its own, so that the disk never waits for

@@ -22,8 +22,10 @@ pub struct Worker<S: Sequencer> {
     open: VecDeque<OpenGroup<S::Closed>>,
     /// What is queued or at callers who were just answered: the calls to be expected.
     crowd: Load,
-    /// How long an idle writer waits for the crowd.
-    patience: Duration,
+    /// About the most calls of the crowd that came together lately.
+    callers: usize,
+    /// How long the last fdatasync took.
+    synced_in: Duration,
     /// Since when something is written that no fdatasync was asked for.
     lazy_since: Option<Instant>,
     lazy_bytes: usize,
@@ -49,6 +51,9 @@ enum Step {
     /// The wal is closing and nothing is left to do.
     End,
 }
+
+/// How long it takes, about, until a caller is woken, runs, and calls again.
+const CALLER_RETURNS: Duration = Duration::from_micros(5);
 
 const ANYTHING: Load = Load {
     calls: 1,
@@ -83,7 +88,8 @@ impl<S: Sequencer> Worker<S> {
             taken: Taken::default(),
             open: VecDeque::new(),
             crowd: Load::default(),
-            patience: Duration::ZERO,
+            callers: 0,
+            synced_in: Duration::ZERO,
             lazy_since: None,
             lazy_bytes: 0,
             poison: None,
@@ -156,7 +162,7 @@ impl<S: Sequencer> Worker<S> {
             bytes: self.group_target(queue.load),
         };
         let wanted = Some(crowd.minus(self.taken.load));
-        queue = shared.wait(queue, wanted, Some(self.patience));
+        queue = shared.wait(queue, wanted, Some(self.patience()));
         if !queue.has(wanted) {
             // Who has not come back by now is not waited for again.
             self.crowd = self.taken.load.plus(queue.load);
@@ -193,6 +199,17 @@ impl<S: Sequencer> Worker<S> {
         }
         self.taken.take(&mut queue);
         Step::Close
+    }
+
+    /// How long an idle writer waits for the crowd: not at all where the disk is done sooner than so
+    /// many callers are back. Those who are there have a group of their own then, meanwhile.
+    fn patience(&self) -> Duration {
+        let callers = u32::try_from(self.callers).unwrap_or(u32::MAX);
+        if CALLER_RETURNS.saturating_mul(callers) < self.synced_in {
+            self.synced_in / 4
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Bytes at which a group is worth closing while another one is made durable, and at which it is
@@ -290,7 +307,7 @@ impl<S: Sequencer> Worker<S> {
     fn settle(&mut self, synced: Vec<Synced>) -> Result<(), WalError> {
         let mut result = Ok(());
         for synced in synced {
-            self.patience = synced.took / 4;
+            self.synced_in = synced.took;
             if let Err(error) = self.writer.finish_sync(synced.pending, synced.result) {
                 result = Err(error);
             }
@@ -325,6 +342,7 @@ impl<S: Sequencer> Worker<S> {
         }) && let Some(group) = self.open.pop_front()
         {
             self.crowd = self.crowd.plus(group.load);
+            self.callers = self.crowd.calls.max(self.callers - self.callers / 8);
             self.sequencer.durable(group.closed, group.placed.as_ref());
         }
     }
