@@ -48,9 +48,9 @@ pub struct KafkaConfig {
     pub accept_replication_factor: ReplicationFactors,
     /// Most record bytes in one Fetch response. Kafka: `fetch.max.bytes`. Default 16 MiB.
     pub fetch_bytes_max: usize,
-    /// Record bytes of Fetch responses held at once, read and not yet written to their clients. Short
-    /// of it fetches return less, at least one batch each, so that slow readers harm nobody else.
-    /// Default 64 MiB.
+    /// Record bytes of Fetch responses held in memory at once, read and not yet written to their
+    /// clients. Long runs of batches are not read but sent from the log's files; short of room, short
+    /// ones are, too. Default 64 MiB.
     pub responses_bytes_max: usize,
     /// Reads of the log under way at once, over all connections; more wait. Default 16.
     pub reads_max: usize,

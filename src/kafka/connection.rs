@@ -12,24 +12,24 @@
 //! Limits: `in_flight_max` turns, the frame sizes of [`super::config::KafkaConfig`], and memory for a
 //! frame that grows only with the bytes that have arrived.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::broker::{Asker, Broker};
 use super::handlers::{self, produce};
 use super::protocol::wire::LENGTH_BYTES;
-use super::protocol::{self, ApiKey, DecodeError, EncodeError, Frame, Request};
+use super::protocol::{self, ApiKey, DecodeError, EncodeError, Request};
+use super::transmit::{Unsent, transmit};
 
 /// Memory set aside for a frame on the word of its length field alone, in bytes.
 const FRAME_TRUST_BYTES: usize = 1 << 20;
@@ -50,8 +50,6 @@ enum Ended {
     ByClient,
     #[error("idle for too long")]
     Idle,
-    #[error("the client takes no answers")]
-    Unread,
     #[error("a frame of {bytes} bytes; {bytes_max} are possible")]
     FrameLength { bytes: i64, bytes_max: usize },
     #[error(transparent)]
@@ -62,6 +60,8 @@ enum Ended {
     Unacknowledged(protocol::ErrorCode),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Unsent(#[from] Unsent),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -83,7 +83,7 @@ enum Work {
 }
 
 /// Serves one client until it leaves.
-pub(super) async fn serve(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(broker: Arc<Broker>, socket: TcpStream, peer: SocketAddr) {
     let Ok(local) = socket.local_addr() else {
         return;
     };
@@ -91,7 +91,7 @@ pub(super) async fn serve(broker: Arc<Broker>, mut socket: TcpStream, peer: Sock
     let _ = socket.set_nodelay(true);
     let in_flight_max = broker.config.in_flight_max.max(1);
     let (turns, queue) = mpsc::channel(in_flight_max);
-    let (from_client, to_client) = socket.split();
+    let (from_client, to_client) = socket.into_split();
     let reading = Reading {
         broker: &broker,
         peer,
@@ -111,7 +111,11 @@ pub(super) async fn serve(broker: Arc<Broker>, mut socket: TcpStream, peer: Sock
         ended = &mut answering => ended,
     };
     match ended {
-        Ended::ByClient | Ended::Idle | Ended::Stopping | Ended::Io(_) => {
+        Ended::ByClient
+        | Ended::Idle
+        | Ended::Stopping
+        | Ended::Io(_)
+        | Ended::Unsent(Unsent::Io(_)) => {
             tracing::debug!(%peer, reason = %ended, "Kafka connection ended");
         }
         _ => {
@@ -134,7 +138,7 @@ struct Reading<'a> {
     broker: &'a Arc<Broker>,
     peer: SocketAddr,
     local: SocketAddr,
-    socket: ReadHalf<'a>,
+    socket: OwnedReadHalf,
     buffer: BytesMut,
     in_flight: Arc<Semaphore>,
     in_flight_max: usize,
@@ -275,22 +279,23 @@ impl Reading<'_> {
 
 async fn answer(
     broker: &Arc<Broker>,
-    mut socket: WriteHalf<'_>,
+    mut socket: OwnedWriteHalf,
     mut queue: mpsc::Receiver<Turn>,
 ) -> Ended {
     while let Some(turn) = queue.recv().await {
-        if let Err(ended) = take_turn(broker, &mut socket, turn).await {
-            return ended;
-        }
+        socket = match take_turn(broker, socket, turn).await {
+            Ok(socket) => socket,
+            Err(ended) => return ended,
+        };
     }
     Ended::Stopping
 }
 
 async fn take_turn(
     broker: &Arc<Broker>,
-    socket: &mut WriteHalf<'_>,
+    socket: OwnedWriteHalf,
     turn: Turn,
-) -> Result<(), Ended> {
+) -> Result<OwnedWriteHalf, Ended> {
     let Turn {
         correlation_id,
         asker,
@@ -306,64 +311,12 @@ async fn take_turn(
         ),
         Work::Produce(admitted) => match admitted.settle().await {
             produce::Settled::Answer(response) => (asker.version, response.into()),
-            produce::Settled::Silence => return Ok(()),
+            produce::Settled::Silence => return Ok(socket),
             produce::Settled::Refused(error) => return Err(Ended::Unacknowledged(error)),
         },
         Work::UnknownApiVersions => (0, handlers::unknown_api_versions().into()),
     };
     let frame = protocol::encode_response(&response, version, correlation_id)?;
     let limit = Duration::from_secs(broker.config.idle_timeout_s.max(1));
-    write_frame(socket, frame, limit).await
-}
-
-async fn write_frame(
-    socket: &mut WriteHalf<'_>,
-    frame: Frame,
-    limit: Duration,
-) -> Result<(), Ended> {
-    let mut chunks = Chunks(frame.into_chunks().into());
-    while chunks.has_remaining() {
-        match timeout(limit, socket.write_buf(&mut chunks)).await {
-            Ok(Ok(0)) => return Err(Ended::ByClient),
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_) => return Err(Ended::Unread),
-        }
-    }
-    Ok(())
-}
-
-/// A frame's chunks as one buffer for vectored writes.
-struct Chunks(VecDeque<Bytes>);
-
-impl Buf for Chunks {
-    fn remaining(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
-    }
-
-    fn has_remaining(&self) -> bool {
-        !self.0.is_empty()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.0.front().map_or(&[], |chunk| chunk)
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let filled = slices.iter_mut().zip(&self.0);
-        filled
-            .map(|(slice, chunk)| *slice = IoSlice::new(chunk))
-            .count()
-    }
-
-    fn advance(&mut self, mut bytes: usize) {
-        while let Some(front) = self.0.front_mut() {
-            if bytes < front.len() {
-                front.advance(bytes);
-                return;
-            }
-            bytes -= front.len();
-            self.0.pop_front();
-        }
-    }
+    Ok(transmit(broker, socket, frame, limit).await?)
 }

@@ -10,6 +10,7 @@
 //! | `protocol` | the wire format: the two tables and their codec |
 //! | `listener` | the socket, the connection limit, start and stop |
 //! | `connection` | one client's frames in, answers out, in order |
+//! | `transmit` | how answers reach the socket |
 //! | `handlers` | what each API does, by theme |
 //! | `groups` | the consumer-group coordinator |
 //! | `client` | a small Kafka client for the command line |
@@ -31,6 +32,7 @@ mod listener;
 pub mod protocol;
 #[cfg(test)]
 mod tests;
+mod transmit;
 
 pub use client::Client;
 pub use config::{KafkaConfig, ReplicationFactors};

@@ -230,7 +230,7 @@ impl Client {
     ) -> Result<i64, ClientError> {
         let data = PartitionProduceData {
             index: partition,
-            records: Some(records::encode(&records).into()),
+            records: Some(records::encode(&records)),
         };
         let topic_data = TopicProduceData {
             name: topic.into(),
@@ -296,8 +296,13 @@ impl Client {
             "one partition",
         )?;
         check(|| place(topic, partition), answered.error_code, None)?;
-        let batches = answered.records.unwrap_or_default().into_bytes();
-        tokio::task::spawn_blocking(move || records::decode(&batches, offset))
+        let batches = answered.records.unwrap_or_default();
+        let decode = move || {
+            let batches = batches.into_bytes();
+            let batches = batches.map_err(|_| ClientError::Unexpected("records"))?;
+            records::decode(&batches, offset)
+        };
+        tokio::task::spawn_blocking(decode)
             .await
             .map_err(|_| ClientError::Unexpected("records"))?
     }

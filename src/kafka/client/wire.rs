@@ -110,9 +110,9 @@ impl Connection {
         self.correlation_id = self.correlation_id.wrapping_add(1);
         let client_id = Str::from("holdfast");
         let frame = protocol::encode_request(&request, version, self.correlation_id, &client_id)?;
-        for chunk in frame.into_chunks() {
-            self.socket.write_all(&chunk).await?;
-        }
+        let frame = frame.into_bytes();
+        let frame = frame.map_err(|_| ClientError::Unexpected("stored records"))?;
+        self.socket.write_all(&frame).await?;
         let answer = self.read_frame().await?;
         let (correlation_id, response) = protocol::decode_response(api, version, answer)?;
         if correlation_id != self.correlation_id {

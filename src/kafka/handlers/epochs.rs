@@ -14,7 +14,6 @@ use super::super::protocol::messages::{
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
     OffsetForLeaderPartitionResult, OffsetForLeaderTopicResult,
 };
-use super::fetch::end_of;
 
 /// Kafka's mark for "no such epoch" and "no such offset".
 const UNDEFINED: i32 = -1;
@@ -35,9 +34,11 @@ fn span_at(log: &Log, partition: &Partition, at: Offset) -> Result<Option<Span>,
     Ok(fetched.batches.first().and_then(|batch| {
         let base = Offset::new(batch.get(..8)?.get_i64())?;
         let epoch = batch.get(12..16)?.get_i32();
+        let last_delta = batch.get(23..27)?.get_i32();
+        let end = base.value().checked_add(i64::from(last_delta))?;
         Some(Span {
             base,
-            end: end_of(batch)?,
+            end: Offset::new(end.checked_add(1)?)?,
             epoch,
         })
     }))

@@ -3,12 +3,14 @@
 //! Sizes follow KIP-74: the first batch of the first partition that has one is always returned, over
 //! any limit, so that a consumer cannot get stuck; after it the limits of the request, of each
 //! partition and of this node hold. Fetch sessions are not kept: every answer is a full one.
+//!
+//! Long runs of batches are not read here: they go from the log's files to the socket when the answer is
+//! sent ([`super::super::transmit`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use holdfast_storage::log::{FetchError, Log, Offset, Partition};
+use holdfast_storage::log::{FetchError, Located, Log, Offset, Partition};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -16,7 +18,7 @@ use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
 use super::super::protocol::messages::{
     FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
-use super::super::protocol::{ErrorCode, Records};
+use super::super::protocol::{Chunk, ErrorCode, Records};
 use super::Held;
 
 /// Topics are named by id from here on (KIP-516).
@@ -26,6 +28,11 @@ const TOPIC_ID_SINCE_VERSION: i16 = 13;
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
 const READ_COMMITTED: i8 = 1;
+
+/// A run of fewer bytes is read, and sent together with what stands around it: that costs less than a
+/// system call of its own. Measured by whole answers: runs of 4 KiB cost the same either way, from 16 KiB
+/// on the file takes half the processor time.
+const SENT_FROM_FILE_BYTES_MIN: usize = 4 << 10;
 
 pub(super) async fn fetch(
     broker: &Arc<Broker>,
@@ -77,7 +84,7 @@ struct Asked {
     partition: Result<Arc<Partition>, ErrorCode>,
     next: Offset,
     bytes_max: usize,
-    batches: Vec<Bytes>,
+    chunks: Vec<Chunk>,
     bytes: usize,
 }
 
@@ -91,7 +98,7 @@ fn resolve(broker: &Broker, asker: &Asker, request: &FetchRequest) -> Vec<Asked>
             partition: find(broker, &topic_ref, partition),
             next: Offset::new(partition.fetch_offset).unwrap_or_default(),
             bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
-            batches: Vec::new(),
+            chunks: Vec::new(),
             bytes: 0,
         }));
     }
@@ -155,23 +162,25 @@ async fn read_more(broker: &Arc<Broker>, asked: &mut [Asked], limits: &Limits, h
     if wants.is_empty() {
         return;
     }
-    let room = broker.response_room(limits.bytes_max.saturating_sub(bytes));
-    let left = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    let left = limits.bytes_max.saturating_sub(bytes);
+    let room = broker.response_room(left);
+    let memory = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
     let read = broker
-        .read(move |log| read_all(log, wants, left, bytes == 0))
+        .read(move |log| read_all(log, wants, left, memory, bytes == 0))
         .await;
+    let mut used = 0;
     match read {
         Ok(found) => {
             for (at, outcome) in found {
                 if let Some(asked) = asked.get_mut(at) {
-                    asked.take(outcome);
+                    used += asked.take(outcome);
                 }
             }
         }
         Err(error) => asked.iter_mut().for_each(|a| a.partition = Err(error)),
     }
     if let Some(room) = room {
-        keep(held, room, total(asked) - bytes);
+        keep(held, room, used);
     }
 }
 
@@ -189,28 +198,60 @@ fn keep(held: &mut Held, mut room: OwnedSemaphorePermit, used: usize) {
     }
 }
 
-type Found = (usize, Result<Vec<Bytes>, FetchError>);
+type Found = (usize, Result<Read, FetchError>);
+
+/// What a read brought: batches, in memory or not, and where the next read begins.
+struct Read {
+    chunks: Vec<Chunk>,
+    next: Offset,
+}
 
 /// `first`: nothing was found yet, so one batch may exceed the limits.
-fn read_all(log: &Log, wants: Vec<Want>, mut left: usize, mut first: bool) -> Vec<Found> {
+fn read_all(
+    log: &Log,
+    wants: Vec<Want>,
+    mut left: usize,
+    mut memory: usize,
+    mut first: bool,
+) -> Vec<Found> {
     let mut found = Vec::with_capacity(wants.len());
     for want in wants {
         let limit = want.bytes_max.min(left);
         if limit == 0 && !first {
             continue;
         }
-        let outcome = log
-            .fetch(&want.partition, want.from, limit)
-            .map(|fetched| fetched.batches);
-        let bytes: usize = outcome.iter().flatten().map(Bytes::len).sum();
+        let located = match log.locate(&want.partition, want.from, limit) {
+            Ok(located) => located,
+            Err(error) => {
+                found.push((want.at, Err(error)));
+                continue;
+            }
+        };
+        let bytes = located.bytes();
         if bytes > limit && !first {
             continue;
         }
         first &= bytes == 0;
         left = left.saturating_sub(bytes);
-        found.push((want.at, outcome));
+        found.push((want.at, read(located, &mut memory)));
     }
     found
+}
+
+/// Reads what is short and fits into `memory`; the rest is sent from where it lies.
+fn read(located: Located, memory: &mut usize) -> Result<Read, FetchError> {
+    let chunks = located.runs.into_iter().map(|run| {
+        let short = run.bytes() < SENT_FROM_FILE_BYTES_MIN && run.bytes() <= *memory;
+        if !short && run.file().is_some() {
+            return Ok(Chunk::Stored(run));
+        }
+        *memory = memory.saturating_sub(run.bytes());
+        run.read().map(Chunk::Memory)
+    });
+    Ok(Read {
+        chunks: chunks.collect::<Result<_, _>>()?,
+        next: located.next,
+    })
 }
 
 impl Asked {
@@ -226,23 +267,27 @@ impl Asked {
         })
     }
 
-    fn take(&mut self, outcome: Result<Vec<Bytes>, FetchError>) {
+    /// Bytes that it holds in memory now, in addition.
+    fn take(&mut self, outcome: Result<Read, FetchError>) -> usize {
         match outcome {
-            Ok(batches) => {
-                self.bytes += batches.iter().map(Bytes::len).sum::<usize>();
-                self.next = batches.last().and_then(end_of).unwrap_or(self.next);
-                self.batches.extend(batches);
+            Ok(read) => {
+                let bytes = |stored: bool| {
+                    let chunks = read.chunks.iter();
+                    let of_kind = chunks.filter(|chunk| chunk.is_stored() == stored);
+                    of_kind.map(Chunk::len).sum::<usize>()
+                };
+                let in_memory = bytes(false);
+                self.bytes += in_memory + bytes(true);
+                self.next = read.next;
+                self.chunks.extend(read.chunks);
+                in_memory
             }
-            Err(error) => self.partition = Err(fetch_error(&error)),
+            Err(error) => {
+                self.partition = Err(fetch_error(&error));
+                0
+            }
         }
     }
-}
-
-/// The offset after a batch's last record.
-pub(super) fn end_of(batch: &Bytes) -> Option<Offset> {
-    let base = batch.get(..8)?.get_i64();
-    let last_delta = batch.get(23..27)?.get_i32();
-    Offset::new(base.checked_add(i64::from(last_delta))?.checked_add(1)?)
 }
 
 fn respond(request: FetchRequest, asked: Vec<Asked>) -> FetchResponse {
@@ -281,7 +326,7 @@ fn describe(partition_index: i32, asked: Asked) -> PartitionData {
                 high_watermark,
                 last_stable_offset: high_watermark,
                 log_start_offset: partition.log_start_offset().value(),
-                records: Some(Records::new(asked.batches)),
+                records: Some(Records::new(asked.chunks)),
                 ..Default::default()
             }
         }

@@ -12,7 +12,7 @@ use super::super::protocol::messages::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
     TopicProduceResponse,
 };
-use super::super::protocol::{ErrorCode, Records, Str};
+use super::super::protocol::{ErrorCode, Str};
 use super::topics::Refusal;
 
 /// Topics are named by id from here on (KIP-516).
@@ -119,7 +119,7 @@ async fn append(
     let found = broker.topic(topic).map_err(plain)?;
     let partition = found.partition(data.index);
     let partition = partition.ok_or_else(|| plain(ErrorCode::UnknownTopicOrPartition))?;
-    let batch = data.records.map(Records::into_bytes).unwrap_or_default();
+    let batch = data.records.unwrap_or_default();
     check_batch(&batch, version)?;
     broker
         .log

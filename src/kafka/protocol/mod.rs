@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 pub use error_code::ErrorCode;
 use messages::*;
-pub use wire::{DecodeError, EncodeError, Frame, Records, Str};
+pub use wire::{Chunk, DecodeError, EncodeError, Frame, Records, Str};
 use wire::{Layout, Reader, Wire, Writer};
 
 apis! {

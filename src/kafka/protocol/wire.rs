@@ -6,13 +6,14 @@
 //! tiny elements cannot be blown up.
 //!
 //! Encoding gathers: everything small goes into one buffer, record batches are appended to the list
-//! of chunks as they are and reach the socket through a vectored write.
+//! of chunks as they are and reach the socket through a vectored write, or out of the log's own files.
 //!
 //! This module knows no message and no socket.
 
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use holdfast_storage::log::{FetchError, Run};
 use uuid::Uuid;
 
 /// Shared bytes shorter than this are copied into the buffer: an entry of its own in a vectored
@@ -125,46 +126,88 @@ impl fmt::Display for Str {
     }
 }
 
-/// Record batches one after another: a single slice when decoded, as many as there are when encoded.
-#[derive(Debug, Clone, Default)]
-pub struct Records(Vec<Bytes>);
+/// A part of a frame: bytes in memory, or where the log has them.
+#[derive(Clone, PartialEq)]
+pub enum Chunk {
+    Memory(Bytes),
+    Stored(Run),
+}
 
-impl Records {
-    pub fn new(batches: Vec<Bytes>) -> Records {
-        Records(batches)
-    }
-
+impl Chunk {
     pub fn len(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
+        match self {
+            Chunk::Memory(bytes) => bytes.len(),
+            Chunk::Stored(run) => run.bytes(),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(Bytes::is_empty)
+        self.len() == 0
     }
 
-    pub fn chunks(&self) -> &[Bytes] {
-        &self.0
+    pub fn is_stored(&self) -> bool {
+        matches!(self, Chunk::Stored(_))
     }
 
-    /// As one slice: free of copying unless there are several chunks.
-    pub fn into_bytes(self) -> Bytes {
-        let mut chunks = self.0;
-        if chunks.len() <= 1 {
-            return chunks.pop().unwrap_or_default();
+    /// Reads the log if it has to.
+    fn into_bytes(self) -> Result<Bytes, FetchError> {
+        match self {
+            Chunk::Memory(bytes) => Ok(bytes),
+            Chunk::Stored(run) => run.read(),
         }
-        chunks.concat().into()
     }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Chunk::Memory(bytes) => fmt::Debug::fmt(bytes, f),
+            Chunk::Stored(run) => fmt::Debug::fmt(run, f),
+        }
+    }
+}
+
+/// Record batches one after another: a single slice when decoded, as many as there are when encoded.
+#[derive(Debug, Clone, Default)]
+pub struct Records(Vec<Chunk>);
+
+impl Records {
+    pub fn new(chunks: Vec<Chunk>) -> Records {
+        Records(chunks)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Chunk::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Chunk::is_empty)
+    }
+
+    /// As one slice: free of copying where they were decoded. Reads the log if it has to.
+    pub fn into_bytes(self) -> Result<Bytes, FetchError> {
+        joined(self.0)
+    }
+}
+
+fn joined(mut chunks: Vec<Chunk>) -> Result<Bytes, FetchError> {
+    if chunks.len() <= 1 {
+        return chunks.pop().map_or(Ok(Bytes::new()), Chunk::into_bytes);
+    }
+    let chunks: Result<Vec<Bytes>, _> = chunks.into_iter().map(Chunk::into_bytes).collect();
+    Ok(chunks?.concat().into())
 }
 
 impl From<Bytes> for Records {
     fn from(bytes: Bytes) -> Records {
-        Records(vec![bytes])
+        Records(vec![Chunk::Memory(bytes)])
     }
 }
 
+/// Nothing is equal to nothing, however many pieces it has.
 impl PartialEq for Records {
     fn eq(&self, other: &Records) -> bool {
-        self.0.iter().flatten().eq(other.0.iter().flatten())
+        self.0 == other.0 || (self.is_empty() && other.is_empty())
     }
 }
 
@@ -289,16 +332,16 @@ impl Reader {
 /// A finished frame, length field included, as the chunks of a vectored write.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    chunks: Vec<Bytes>,
+    chunks: Vec<Chunk>,
 }
 
 impl Frame {
-    pub fn into_chunks(self) -> Vec<Bytes> {
+    pub fn into_chunks(self) -> Vec<Chunk> {
         self.chunks
     }
 
     pub fn len(&self) -> usize {
-        self.chunks.iter().map(Bytes::len).sum()
+        self.chunks.iter().map(Chunk::len).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -306,13 +349,13 @@ impl Frame {
     }
 
     #[cfg(test)]
-    pub(super) fn from_chunks(chunks: Vec<Bytes>) -> Frame {
+    pub(super) fn from_chunks(chunks: Vec<Chunk>) -> Frame {
         Frame { chunks }
     }
 
-    /// As one slice.
-    pub fn into_bytes(self) -> Bytes {
-        Records(self.chunks).into_bytes()
+    /// As one slice. Reads the log if it has to.
+    pub fn into_bytes(self) -> Result<Bytes, FetchError> {
+        joined(self.chunks)
     }
 }
 
@@ -324,7 +367,7 @@ pub const LENGTH_BYTES: usize = 4;
 pub struct Writer {
     /// What was written before the first shared chunk; keeps the length field within reach.
     head: Option<BytesMut>,
-    chunks: Vec<Bytes>,
+    chunks: Vec<Chunk>,
     chunk_bytes: usize,
     tail: BytesMut,
     error: Option<EncodeError>,
@@ -392,8 +435,10 @@ impl Writer {
         }
     }
 
-    fn shared(&mut self, bytes: &Bytes) {
-        if bytes.len() < COPY_BELOW_BYTES {
+    fn shared(&mut self, chunk: &Chunk) {
+        if let Chunk::Memory(bytes) = chunk
+            && bytes.len() < COPY_BELOW_BYTES
+        {
             self.tail.put_slice(bytes);
             return;
         }
@@ -401,13 +446,13 @@ impl Writer {
             None => self.head = Some(std::mem::take(&mut self.tail)),
             Some(_) => {
                 let done = self.tail.split().freeze();
-                self.push(done);
+                self.push(Chunk::Memory(done));
             }
         }
-        self.push(bytes.clone());
+        self.push(chunk.clone());
     }
 
-    fn push(&mut self, chunk: Bytes) {
+    fn push(&mut self, chunk: Chunk) {
         if !chunk.is_empty() {
             self.chunk_bytes += chunk.len();
             self.chunks.push(chunk);
@@ -455,10 +500,10 @@ impl Writer {
         }
         let tail = self.tail.freeze();
         let mut chunks = Vec::with_capacity(self.chunks.len() + 2);
-        chunks.extend(self.head.map(BytesMut::freeze));
+        chunks.extend(self.head.map(|head| Chunk::Memory(head.freeze())));
         chunks.append(&mut self.chunks);
         if !tail.is_empty() {
-            chunks.push(tail);
+            chunks.push(Chunk::Memory(tail));
         }
         Ok(Frame { chunks })
     }
@@ -560,7 +605,7 @@ impl Wire for Option<Records> {
     }
     fn write(&self, w: &mut Writer, layout: Layout) {
         w.length(layout, false, self.as_ref().map(Records::len));
-        for chunk in self.iter().flat_map(Records::chunks) {
+        for chunk in self.iter().flat_map(|records| &records.0) {
             w.shared(chunk);
         }
     }

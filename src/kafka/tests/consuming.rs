@@ -131,23 +131,85 @@ async fn limits_let_the_first_batch_pass_and_nothing_after_it() {
 }
 
 #[tokio::test]
-async fn short_of_room_every_fetch_still_gets_a_batch() {
+async fn short_of_room_records_are_sent_from_their_files() {
     let config = KafkaConfig {
         responses_bytes_max: 1,
         ..Default::default()
     };
     let door = Door::open_with(config).await;
-    let topic = door.topic("t", 1).await;
+    let topic = door.topic("t", 2).await;
     let mut wire = door.wire().await;
-    for value in ["a", "b"] {
-        produced(&mut wire, produce(&topic, 0, batch(&[value])), 9).await;
+    for (partition, value) in [(0, "a"), (1, "between"), (0, "b")] {
+        produced(&mut wire, produce(&topic, partition, batch(&[value])), 9).await;
     }
-    for _ in 0..3 {
-        let found = fetched(&mut wire, fetch(&topic, 0, 0), 12).await;
-        assert_eq!(values(&found, 0), [(0, "a".to_owned())]);
+    for version in 4..=18 {
+        let found = fetched(&mut wire, fetch(&topic, 0, 0), version).await;
+        assert_eq!(
+            values(&found, 0),
+            [(0, "a".to_owned()), (1, "b".to_owned())]
+        );
     }
-    let found = fetched(&mut wire, fetch(&topic, 0, 1), 12).await;
-    assert_eq!(values(&found, 0), [(1, "b".to_owned())]);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn long_answers_hold_what_the_log_holds() {
+    let door = Door::open().await;
+    let topic = door.topic("t", 3).await;
+    let mut wire = door.wire().await;
+    let long = "0123456789abcdef".repeat(8 << 10);
+    for round in 0..30 {
+        for partition in 0..3 {
+            // The third one is left with runs that are read, between those that are not.
+            let value = if partition == 2 { "short" } else { &long };
+            let value = format!("{round} {partition} {value}");
+            produced(&mut wire, produce(&topic, partition, batch(&[&value])), 9).await;
+        }
+    }
+    let mut request = fetch(&topic, 0, 0);
+    request.max_bytes = 16 << 20;
+    let one = request.topics[0].partitions[0].clone();
+    request.topics[0].partitions = (0..3)
+        .map(|partition| FetchPartition {
+            partition,
+            partition_max_bytes: 16 << 20,
+            ..one.clone()
+        })
+        .collect();
+    let response = wire.ask(request, 17).await;
+    for found in response.responses[0].partitions.iter() {
+        let partition = topic.partition(found.partition_index).unwrap();
+        let stored = door.log.fetch(partition, offset(0), 16 << 20).unwrap();
+        assert_eq!(stored.high_watermark, offset(30));
+        let sent = found.records.clone().unwrap().into_bytes().unwrap();
+        assert!(sent == stored.batches.concat(), "{}", found.partition_index);
+    }
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_fetch_that_waits_for_more_repeats_nothing() {
+    let door = Door::open().await;
+    let topic = door.topic("t", 1).await;
+    let mut waiting = door.wire().await;
+    let mut busy = door.wire().await;
+    let one = batch(&["0"]).len() as i32;
+    for value in ["0", "1", "2"] {
+        produced(&mut busy, produce(&topic, 0, batch(&[value])), 9).await;
+    }
+    let request = FetchRequest {
+        max_wait_ms: 60_000,
+        min_bytes: 5 * one,
+        ..fetch(&topic, 0, 0)
+    };
+    let id = waiting.send(request, 12).await;
+    for value in ["3", "4"] {
+        produced(&mut busy, produce(&topic, 0, batch(&[value])), 9).await;
+    }
+    let mut response = waiting.receive::<FetchRequest>(12, id).await;
+    let found = response.responses.remove(0).partitions.remove(0);
+    let expected: Vec<_> = (0..5).map(|at| (at, at.to_string())).collect();
+    assert_eq!(values(&found, 0), expected);
     door.close().await;
 }
 

@@ -87,7 +87,7 @@ async fn requests_that_arrive_byte_by_byte_or_together_are_answered_in_order() {
     for id in 1..=100 {
         let request = ApiVersionsRequest::default().into();
         let frame = protocol::encode_request(&request, 3, id, &Str::default()).unwrap();
-        together.extend_from_slice(&frame.into_bytes());
+        together.extend_from_slice(&frame.into_bytes().unwrap());
     }
     let (slowly, at_once) = together.split_at(150);
     for byte in slowly {
@@ -145,6 +145,34 @@ async fn an_idle_connection_is_closed_and_a_waiting_one_is_not() {
     assert!(idle.frame().await.is_none());
     let response = waiting.receive::<FetchRequest>(11, id).await;
     assert_eq!(response.responses.len(), 1);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_a_long_answer_is_closed() {
+    let door = Door::open_with(KafkaConfig {
+        idle_timeout_s: 1,
+        ..Default::default()
+    })
+    .await;
+    let topic = door.topic("t", 1).await;
+    let mut other = door.wire().await;
+    let value = "0123456789abcdef".repeat(60 << 10);
+    for _ in 0..16 {
+        produced(&mut other, produce(&topic, 0, batch(&[&value])), 9).await;
+    }
+    let mut request = super::fetch(&topic, 0, 0);
+    request.max_bytes = 16 << 20;
+    request.topics[0].partitions[0].partition_max_bytes = 16 << 20;
+    let mut silent = door.wire().await;
+    silent.send(request, 11).await;
+    in_time(async {
+        while door.handle.stats().connections_broken == 0 {
+            other.ask(MetadataRequest::default(), 12).await;
+        }
+    })
+    .await;
+    assert!(silent.frame().await.is_none(), "the answer is not whole");
     door.close().await;
 }
 

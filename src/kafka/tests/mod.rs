@@ -127,7 +127,7 @@ impl Wire {
     }
 
     async fn send_frame(&mut self, frame: Frame) {
-        self.send_bytes(&frame.into_bytes()).await;
+        self.send_bytes(&frame.into_bytes().unwrap()).await;
     }
 
     async fn send_bytes(&mut self, bytes: &[u8]) {
@@ -197,7 +197,7 @@ fn produce(topic: &Topic, partition: i32, records: Bytes) -> ProduceRequest {
             topic_id: topic.id().0,
             partition_data: vec![PartitionProduceData {
                 index: partition,
-                records: Some(records.into()),
+                records: Some(records),
             }],
         }],
         ..Default::default()
@@ -253,7 +253,12 @@ async fn fetched(wire: &mut Wire, request: FetchRequest, version: i16) -> Partit
 
 /// Values of every record in a Fetch's answer, with their offsets.
 fn values(found: &PartitionData, from: i64) -> Vec<(i64, String)> {
-    let batches = found.records.clone().unwrap_or_default().into_bytes();
+    let batches = found
+        .records
+        .clone()
+        .unwrap_or_default()
+        .into_bytes()
+        .unwrap();
     let records = super::client::decode_records(&batches, from).unwrap();
     let text = |value: Option<Bytes>| String::from_utf8(value.unwrap().to_vec()).unwrap();
     records

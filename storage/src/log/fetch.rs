@@ -1,5 +1,6 @@
 //! Reading: from an offset or a time to the bytes in the segments.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,11 +32,61 @@ impl Fetched {
     }
 }
 
-/// A contiguous run of batches in one segment.
-struct Run {
+/// Where the batches lie that cover the asked offset and what follows it; nothing of them is read yet.
+#[derive(Debug, Clone)]
+pub struct Located {
+    pub runs: Vec<Run>,
+    /// The offset behind the last of them; the asked one if there are none.
+    pub next: Offset,
+    pub high_watermark: Offset,
+    pub log_start_offset: Offset,
+}
+
+impl Located {
+    /// Bytes of all runs.
+    pub fn bytes(&self) -> usize {
+        self.runs.iter().map(Run::bytes).sum()
+    }
+}
+
+/// Whole batches, contiguous on disk. They stay readable for as long as it is held, whatever the cleaner
+/// does.
+#[derive(Debug, Clone)]
+pub struct Run {
     segment: Arc<Segment>,
     position: u32,
     bytes: u32,
+}
+
+impl PartialEq for Run {
+    fn eq(&self, other: &Run) -> bool {
+        let place = |run: &Run| (run.segment.id(), run.position, run.bytes);
+        place(self) == place(other)
+    }
+}
+
+impl Run {
+    pub fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    pub fn read(&self) -> Result<Bytes, FetchError> {
+        let mut bytes = vec![0; self.bytes as usize];
+        self.segment.read(self.position, &mut bytes)?;
+        Ok(Bytes::from(bytes))
+    }
+
+    /// The file and its first position there, for sendfile and the like; `None` where there is no file.
+    pub fn file(&self) -> Option<(&File, u64)> {
+        let file = self.segment.file().as_file()?;
+        Some((file, u64::from(self.position)))
+    }
+
+    /// It is going to be read: the disk may begin now.
+    pub fn will_need(&self) {
+        let file = self.segment.file();
+        file.will_need(u64::from(self.position), u64::from(self.bytes));
+    }
 }
 
 /// What reading needs.
@@ -51,6 +102,24 @@ impl Reader {
         from: Offset,
         bytes_max: usize,
     ) -> Result<Fetched, FetchError> {
+        let located = self.locate(partition, from, bytes_max)?;
+        Ok(Fetched {
+            batches: located
+                .runs
+                .iter()
+                .map(Run::read)
+                .collect::<Result<_, _>>()?,
+            high_watermark: located.high_watermark,
+            log_start_offset: located.log_start_offset,
+        })
+    }
+
+    pub fn locate(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Located, FetchError> {
         if partition.is_deleted() {
             return Err(FetchError::Deleted);
         }
@@ -64,22 +133,14 @@ impl Reader {
                 high_watermark,
             });
         }
-        let mut batches = Vec::new();
-        let runs = self.runs(partition, from, high_watermark, bytes_max)?;
-        if runs.len() > 1 {
+        let found = self.runs(partition, from, high_watermark, bytes_max)?;
+        if found.list.len() > 1 {
             // They lie apart: a cold disk fetches them side by side instead of one after the other.
-            for run in &runs {
-                let file = run.segment.file();
-                file.will_need(u64::from(run.position), u64::from(run.bytes));
-            }
+            found.list.iter().for_each(Run::will_need);
         }
-        for run in runs {
-            let mut bytes = vec![0; run.bytes as usize];
-            run.segment.read(run.position, &mut bytes)?;
-            batches.push(Bytes::from(bytes));
-        }
-        Ok(Fetched {
-            batches,
+        Ok(Located {
+            runs: found.list,
+            next: found.next,
             high_watermark,
             log_start_offset,
         })
@@ -91,9 +152,10 @@ impl Reader {
         from: Offset,
         end: Offset,
         bytes_max: usize,
-    ) -> Result<Vec<Run>, FetchError> {
+    ) -> Result<Runs, FetchError> {
         let mut runs = Runs {
             list: Vec::new(),
+            next: from,
             room: bytes_max,
             full: false,
         };
@@ -130,7 +192,7 @@ impl Reader {
                 },
             }
         }
-        Ok(runs.list)
+        Ok(runs)
     }
 
     /// The segment of a block, and its batches. The cleaner may have moved them elsewhere since the row
@@ -372,6 +434,8 @@ fn scanned_batches(segment: &Segment, info: &BlockInfo) -> Result<Vec<BatchEntry
 /// The runs of an answer, merged and bounded.
 struct Runs {
     list: Vec<Run>,
+    /// Behind the last batch taken.
+    next: Offset,
     room: usize,
     full: bool,
 }
@@ -384,6 +448,7 @@ impl Runs {
             return;
         }
         self.room = self.room.saturating_sub(entry.bytes as usize);
+        self.next = entry.end();
         match self.list.last_mut() {
             Some(run)
                 if run.segment.id() == segment.id()

@@ -58,7 +58,7 @@ use uuid::Uuid;
 pub use self::error::{
     AppendError, CreateTopicError, DeleteRecordsError, DeleteTopicError, FetchError, OpenError,
 };
-pub use self::fetch::Fetched;
+pub use self::fetch::{Fetched, Located, Run};
 pub use self::memory::MEMORY_BYTES_MIN;
 pub use self::options::LogOptions;
 pub use self::partition::Partition;
@@ -641,6 +641,16 @@ impl Log {
         bytes_max: usize,
     ) -> Result<Fetched, FetchError> {
         self.inner.reader.fetch(partition, from, bytes_max)
+    }
+
+    /// As [`Log::fetch`], but only finds out where the batches lie: for who sends them from the file.
+    pub fn locate(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Located, FetchError> {
+        self.inner.reader.locate(partition, from, bytes_max)
     }
 
     /// Decoded records from `from` on (compressed batches included), at most about `bytes_max` of

@@ -1,5 +1,6 @@
 //! Reading and writing partitions: Produce, Fetch, ListOffsets, OffsetForLeaderEpoch, InitProducerId.
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::kafka::protocol::wire::{Records, Str};
@@ -33,7 +34,7 @@ messages! {
 
     PartitionProduceData {
         index: i32 => 3..;
-        records: Option<Records> => 3.., default Some(Records::default());
+        records: Option<Bytes> => 3.., default Some(Bytes::new());
     }
 
     ProduceResponse {
