@@ -12,6 +12,7 @@
 //! | `connection` | one client's frames in, answers out, in order |
 //! | `transmit` | how answers reach the socket |
 //! | `handlers` | what each API does, by theme |
+//! | `configs` | every configuration that Kafka documents, with default and source |
 //! | `groups` | the consumer-group coordinator |
 //! | `client` | a small Kafka client for the command line |
 //!
@@ -25,6 +26,7 @@
 mod broker;
 pub mod client;
 mod config;
+mod configs;
 mod connection;
 pub mod groups;
 mod handlers;

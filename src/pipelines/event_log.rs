@@ -326,10 +326,11 @@ impl Consumer for EmbeddedConsumer {
         bytes_max: usize,
     ) -> Result<Polled, EventLogError> {
         loop {
-            let current = self.log.topic(self.topic.name()).map(|topic| topic.id());
-            if current != Some(self.topic.id()) {
+            let current = self.log.topic(self.topic.name());
+            let Some(current) = current.filter(|current| current.id() == self.topic.id()) else {
                 return Err(EventLogError::TopicChanged(self.topic.name().to_owned()));
-            }
+            };
+            self.take_new_partitions(current);
             let polled = self.read(records_max, bytes_max).await?;
             if !polled.next.is_empty() {
                 return Ok(polled);
@@ -341,6 +342,18 @@ impl Consumer for EmbeddedConsumer {
 }
 
 impl EmbeddedConsumer {
+    /// A topic may get more partitions; each is read from its beginning.
+    fn take_new_partitions(&mut self, current: Arc<Topic>) {
+        if current.partitions().len() == self.next.len() {
+            return;
+        }
+        self.watch = self.log.watch(current.partitions());
+        let new = current.partitions().iter().skip(self.next.len());
+        self.next
+            .extend(new.map(|partition| partition.log_start_offset()));
+        self.topic = current;
+    }
+
     async fn read(
         &mut self,
         records_max: usize,

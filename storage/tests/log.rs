@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_storage::log::{
-    AppendError, CommittedOffset, CreateTopicError, FetchError, Header, Log, LogOptions, LogState,
-    NewTopic, Offset, OffsetCommit, OpenError, Partition, Record, batch,
+    AppendError, ChangeTopicError, CommittedOffset, CreateTopicError, FetchError, Header, Log,
+    LogOptions, LogState, NewTopic, Offset, OffsetCommit, OpenError, Partition, Record, batch,
 };
 
 use common::{offset, producer_batch, read_all};
@@ -599,4 +599,99 @@ async fn a_log_whose_index_cannot_be_written_still_closes_and_catches_up() {
         read_all(&log, topic.partition(0).unwrap()),
         [(0, Bytes::from_static(b"v"))]
     );
+}
+
+#[tokio::test]
+async fn a_topic_changes_for_who_holds_it_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let topic = log.create_topic(new_topic("t", 2)).await.unwrap();
+    let held = topic.partitions()[0].clone();
+    let append = async |partition: &Arc<Partition>, value: &'static str| {
+        let appending = log.append(partition, &[record("k", value)]).await.unwrap();
+        appending.await.unwrap().base_offset
+    };
+    append(&held, "before").await;
+
+    let wider = log.set_partitions(&topic, 4).await.unwrap();
+    assert_eq!((wider.id(), wider.partitions().len()), (topic.id(), 4));
+    assert!(Arc::ptr_eq(&held, &wider.partitions()[0]));
+    assert_eq!(append(&wider.partitions()[3], "new").await, offset(0));
+    let outdated = log.set_partitions(&topic, 5).await.unwrap_err();
+    assert_eq!(outdated, ChangeTopicError::Outdated);
+    for count in [3, 4] {
+        let refused = log.set_partitions(&wider, count).await.unwrap_err();
+        assert_eq!(refused, ChangeTopicError::FewerPartitions { now: 4 });
+    }
+
+    let configs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        pairs.iter().map(own).collect()
+    };
+    let stamped = configs(&[
+        ("message.timestamp.type", "LogAppendTime"),
+        ("max.message.bytes", "200"),
+    ]);
+    let changed = log.set_configs(&wider, stamped.clone()).await.unwrap();
+    append(&held, "stamped").await;
+    let records = log.read(&held, offset(0), 1 << 20).unwrap();
+    assert_eq!(records[0].record.timestamp_ms, 1_700_000_000_000);
+    assert!(records[1].record.timestamp_ms > 1_700_000_000_000);
+    let long = producer_batch(-1, -1, -1, &[&"x".repeat(200)]);
+    let refused = log.append_batch(&held, long.clone()).await.unwrap_err();
+    assert!(matches!(
+        refused,
+        AppendError::TooLarge { bytes_max: 200, .. }
+    ));
+    let wrong = configs(&[("retention.ms", "never")]);
+    let refused = log.set_configs(&changed, wrong).await.unwrap_err();
+    assert!(matches!(
+        refused,
+        ChangeTopicError::Invalid(CreateTopicError::InvalidConfig { .. })
+    ));
+    log.close();
+    drop(log);
+
+    let log = open(dir.path());
+    let topic = log.topic("t").unwrap();
+    assert_eq!((topic.partitions().len(), topic.configs()), (4, &*stamped));
+    let values = |index: usize| read_all(&log, &topic.partitions()[index]).len();
+    assert_eq!((values(0), values(3)), (2, 1));
+    let topic = log.set_configs(&topic, Vec::new()).await.unwrap();
+    let partition = &topic.partitions()[0];
+    log.append_batch(partition, long)
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    log.delete_topic(topic.id()).await.unwrap();
+    let gone = log.set_partitions(&topic, 9).await.unwrap_err();
+    assert_eq!(gone, ChangeTopicError::Unknown);
+    log.close();
+}
+
+#[tokio::test]
+async fn a_topic_that_waits_for_the_disk_again_is_durable_when_it_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let new = common::topic("t", 1, &[("holdfast.durability", "os")]);
+    let topic = log.create_topic(new).await.unwrap();
+    let partition = topic.partitions()[0].clone();
+    let before = log.stats().fdatasyncs;
+    // Appends before, around and behind the change: all are answered, and once.
+    let mut appending = Vec::new();
+    for i in 0..200 {
+        let record = [record("k", format!("{i}"))];
+        appending.push(log.append(&partition, &record).await.unwrap());
+        if i == 100 {
+            let topic = log.set_configs(&topic, Vec::new()).await.unwrap();
+            assert!(!topic.is_os_durable());
+        }
+    }
+    for (i, appending) in appending.into_iter().enumerate() {
+        assert_eq!(appending.await.unwrap().base_offset, offset(i as i64));
+    }
+    assert!(log.stats().fdatasyncs > before);
+    assert_eq!(read_all(&log, &partition).len(), 200);
+    log.close();
 }

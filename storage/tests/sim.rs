@@ -29,8 +29,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 use holdfast_storage::log::{
-    Appending, Clock, CommittedOffset, FetchError, Log, LogOptions, NewTopic, OffsetCommit,
-    Partition, Record, Retention, StoredRecord, TopicId,
+    Appending, ChangeTopicError, Clock, CommittedOffset, FetchError, Log, LogOptions, NewTopic,
+    OffsetCommit, Partition, Record, Retention, StoredRecord, Topic, TopicId,
 };
 use holdfast_wal::disk::sim::Random;
 use holdfast_wal::disk::{Disk, SimDisk};
@@ -101,6 +101,29 @@ struct ModelTopic {
     id: TopicId,
     kind: Kind,
     partitions: Vec<ModelPartition>,
+    /// One partition more was asked for, and not answered.
+    unsure_partition: bool,
+    /// A configuration that changes and does nothing here.
+    label: Possible<String>,
+}
+
+impl ModelTopic {
+    fn new(id: TopicId, kind: Kind, partitions: usize) -> ModelTopic {
+        ModelTopic {
+            id,
+            kind,
+            partitions: (0..partitions).map(|_| ModelPartition::default()).collect(),
+            unsure_partition: false,
+            label: vec![None],
+        }
+    }
+}
+
+const LABEL: &str = "max.message.bytes";
+
+fn label(topic: &Topic) -> Option<String> {
+    let found = topic.configs().iter().find(|(key, _)| key == LABEL);
+    found.map(|(_, value)| value.clone())
 }
 
 /// What a key may have now: more than one value while an answer is missing.
@@ -307,7 +330,8 @@ impl Play {
             10..=12 => !known || self.delete(name).await,
             13..=18 => !known || self.delete_records(&name).await,
             19..=28 => self.put_setting().await,
-            29..=36 => !known || self.commit(name).await,
+            29..=34 => !known || self.commit(name).await,
+            35..=36 => !known || self.change(&name).await,
             37..=50 => {
                 self.log().clean();
                 true
@@ -336,19 +360,50 @@ impl Play {
         let count = new.partitions;
         match self.log().create_topic(new).await {
             Ok(topic) => {
-                let id = topic.id();
-                let partitions = (0..count).map(|_| ModelPartition::default()).collect();
-                let topic = ModelTopic {
-                    id,
-                    kind,
-                    partitions,
-                };
+                let topic = ModelTopic::new(topic.id(), kind, count as usize);
                 self.model.topics.insert(name, topic);
                 true
             }
             Err(_) => {
                 self.model.unsure_topics.insert(name);
                 false
+            }
+        }
+    }
+
+    /// One partition more, or another configuration.
+    async fn change(&mut self, name: &str) -> bool {
+        let wider = self.random.chance(500);
+        let value = format!("{}", 1_000_000 + self.random.below(1000));
+        loop {
+            let topic = self.log().topic(name).unwrap();
+            let model = self.model.topics.get_mut(name).unwrap();
+            let count = model.partitions.len() as u32;
+            let log = self.log.clone().unwrap();
+            let changed = if wider && count < 4 {
+                let changed = log.set_partitions(&topic, count + 1).await;
+                match &changed {
+                    Ok(_) => model.partitions.push(ModelPartition::default()),
+                    Err(ChangeTopicError::Outdated) => {}
+                    Err(_) => model.unsure_partition = true,
+                }
+                changed
+            } else {
+                let mut configs = model.kind.configs();
+                configs.push((LABEL.to_owned(), value.clone()));
+                let changed = log.set_configs(&topic, configs).await;
+                match &changed {
+                    Ok(_) => model.label = vec![Some(value.clone())],
+                    Err(ChangeTopicError::Outdated) => {}
+                    Err(_) => model.label.push(Some(value.clone())),
+                }
+                changed
+            };
+            match changed {
+                Ok(_) => return true,
+                // The cleaner was writing it again.
+                Err(ChangeTopicError::Outdated) => {}
+                Err(_) => return false,
             }
         }
     }
@@ -616,12 +671,8 @@ impl Play {
                 (false, Some(found)) => {
                     let configs = found.configs().to_vec();
                     let kind = KINDS.into_iter().find(|kind| kind.configs() == configs);
-                    let partitions = found.partitions().iter();
-                    let topic = ModelTopic {
-                        id: found.id(),
-                        kind: kind.unwrap(),
-                        partitions: partitions.map(|_| ModelPartition::default()).collect(),
-                    };
+                    let partitions = found.partitions().len();
+                    let topic = ModelTopic::new(found.id(), kind.unwrap(), partitions);
                     self.model.topics.insert(name, topic);
                 }
                 _ => {}
@@ -630,6 +681,23 @@ impl Play {
         for (name, topic) in &mut self.model.topics {
             let found = log.topic(name);
             let found = found.unwrap_or_else(|| panic!("{}: {name} is not there", self.at));
+            let more = found.partitions().len() - topic.partitions.len();
+            assert!(
+                more <= usize::from(topic.unsure_partition),
+                "{}: {name} has {more} partitions more",
+                self.at
+            );
+            topic.unsure_partition = false;
+            let new = std::iter::repeat_with(ModelPartition::default);
+            topic.partitions.extend(new.take(more));
+            let found_label = label(&found);
+            assert!(
+                topic.label.contains(&found_label),
+                "{}: {name} has {found_label:?}, not {:?}",
+                self.at,
+                topic.label
+            );
+            topic.label = vec![found_label];
             for (partition, model) in found.partitions().iter().zip(&mut topic.partitions) {
                 if topic.kind == Kind::Os {
                     adopt(&log, partition, model, &self.at, &self.disk);
@@ -684,6 +752,13 @@ impl Play {
         for (name, topic) in &mut self.model.topics {
             let found = log.topic(name).unwrap();
             assert_eq!(found.id(), topic.id, "{}", self.at);
+            assert_eq!(
+                found.partitions().len(),
+                topic.partitions.len(),
+                "{}",
+                self.at
+            );
+            assert!(topic.label.contains(&label(&found)), "{}", self.at);
             for (partition, model) in found.partitions().iter().zip(&mut topic.partitions) {
                 let at = format!("{} {name}-{}", self.at, partition.index());
                 let Some(records) = read(&log, partition, &at, &self.disk) else {

@@ -42,6 +42,12 @@ pub enum GroupError {
     /// 56: the log takes no writes.
     #[error("storage failure")]
     KafkaStorageError,
+    /// 68: only a group without members is deleted.
+    #[error("the group has members")]
+    NonEmptyGroup,
+    /// 69.
+    #[error("there is no such group")]
+    GroupIdNotFound,
     /// 79: join again with this member id. Goes into the JoinGroup response beside the code.
     #[error("member id required")]
     MemberIdRequired {
@@ -72,6 +78,8 @@ impl GroupError {
             GroupError::InvalidCommitOffsetSize => 28,
             GroupError::InvalidRequest => 42,
             GroupError::KafkaStorageError => 56,
+            GroupError::NonEmptyGroup => 68,
+            GroupError::GroupIdNotFound => 69,
             GroupError::MemberIdRequired { .. } => 79,
             GroupError::GroupMaxSizeReached => 81,
             GroupError::FencedInstanceId => 82,

@@ -33,7 +33,7 @@ mod types;
 
 use std::sync::Arc;
 
-use holdfast_storage::log::Log;
+use holdfast_storage::log::{Log, TopicId};
 use tokio::sync::oneshot;
 
 pub use config::{
@@ -141,6 +141,24 @@ impl Coordinator {
     /// Every group that has members or committed offsets, by id.
     pub fn list(&self) -> Vec<GroupSummary> {
         offsets::list(&self.registry, self.offsets.as_ref())
+    }
+
+    /// Removes a group that nobody is in, with its offsets; durable when it returns.
+    pub async fn delete(&self, group_id: &str) -> Result<(), GroupError> {
+        let deleted = offsets::delete_group(&self.registry, self.offsets.as_ref(), group_id).await;
+        if deleted.is_ok() {
+            tracing::info!(group = group_id, "group deleted");
+        }
+        deleted
+    }
+
+    /// Removes what a group has committed in these partitions; durable when it returns.
+    pub async fn delete_offsets(
+        &self,
+        group_id: &str,
+        partitions: &[(TopicId, i32)],
+    ) -> Result<(), GroupError> {
+        offsets::delete(self.offsets.as_ref(), group_id, partitions).await
     }
 
     /// Removes offsets that have expired, except those of `held` groups; to be called every so often.

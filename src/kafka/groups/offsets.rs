@@ -198,6 +198,43 @@ pub(super) fn fetch(store: &dyn OffsetStore, request: &FetchRequest) -> Vec<Fetc
         .collect()
 }
 
+/// Removes a group without members, and what it has committed.
+pub(super) async fn delete_group(
+    registry: &Registry,
+    store: &dyn OffsetStore,
+    group_id: &str,
+) -> Result<(), GroupError> {
+    let was_there = registry.remove(group_id)?;
+    let offsets = store.all_committed(group_id);
+    if offsets.is_empty() {
+        return if was_there {
+            Ok(())
+        } else {
+            Err(GroupError::GroupIdNotFound)
+        };
+    }
+    let forgotten = store.forget(group_id, offsets).await;
+    forgotten.map_err(|error| failed(group_id, error))
+}
+
+/// Removes what a group has committed in these partitions.
+pub(super) async fn delete(
+    store: &dyn OffsetStore,
+    group_id: &str,
+    partitions: &[(TopicId, i32)],
+) -> Result<(), GroupError> {
+    let committed = partitions.iter().filter_map(|&(topic, partition)| {
+        let committed = store.committed(group_id, topic, partition)?;
+        Some((topic, partition, committed))
+    });
+    let committed: Vec<_> = committed.collect();
+    if committed.is_empty() {
+        return Ok(());
+    }
+    let forgotten = store.forget(group_id, committed).await;
+    forgotten.map_err(|error| failed(group_id, error))
+}
+
 /// A group of which nothing is left but its offsets, or that never had more.
 pub(super) fn describe(store: &dyn OffsetStore, group_id: &str) -> Option<GroupDescription> {
     if store.all_committed(group_id).is_empty() {

@@ -208,6 +208,26 @@ impl Registry {
         Ok(write())
     }
 
+    /// Forgets a group without members; false if there is none of the name.
+    pub(super) fn remove(&self, group_id: &str) -> Result<bool, GroupError> {
+        let mut groups = self.lock();
+        if groups.is_shut_down {
+            return Err(GroupError::CoordinatorNotAvailable);
+        }
+        let Some(cell) = groups.by_id.get(group_id) else {
+            return Ok(false);
+        };
+        let mut group = cell.lock();
+        if group.idle_since().is_none() {
+            return Err(GroupError::NonEmptyGroup);
+        }
+        let was_worth_showing = is_worth_showing(&group);
+        group.kill();
+        drop(group);
+        groups.by_id.remove(group_id);
+        Ok(was_worth_showing)
+    }
+
     pub(super) fn describe(&self, group_id: &str) -> Option<GroupDescription> {
         let cell = self.lock().by_id.get(group_id).cloned()?;
         let group = cell.lock();

@@ -15,11 +15,11 @@ use super::super::protocol::{ErrorCode, Str};
 use super::topics::{create_error, may_create};
 
 /// Until there are access rules everybody may do everything Kafka lists for a cluster (KIP-430).
-const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
+pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
 /// And for a topic.
 const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
 
-const fn bits(operations: &[u8]) -> i32 {
+pub(super) const fn bits(operations: &[u8]) -> i32 {
     let mut set = 0;
     let mut rest = operations;
     while let [operation, others @ ..] = rest {
@@ -67,7 +67,7 @@ pub(super) async fn metadata(
 }
 
 /// Kafka's own form of a cluster id: 22 characters of base64.
-fn cluster_id(broker: &Broker) -> Str {
+pub(super) fn cluster_id(broker: &Broker) -> Str {
     use base64::Engine;
     let id = broker.log.cluster_id();
     base64::engine::general_purpose::URL_SAFE_NO_PAD

@@ -1,7 +1,10 @@
 //! What each API does, one module per theme. Handlers hold no sockets and no state.
 
+mod cluster;
+mod configs;
 mod epochs;
 mod fetch;
+mod group_admin;
 mod groups;
 mod metadata;
 mod offsets;
@@ -52,5 +55,30 @@ pub(super) async fn handle(
         Request::LeaveGroup(request) => groups::leave(broker, asker, request).into(),
         Request::OffsetCommit(request) => groups::commit(broker, asker, request).await.into(),
         Request::OffsetFetch(request) => groups::fetch_offsets(broker, asker, request).into(),
+        Request::DescribeGroups(request) => {
+            group_admin::describe_groups(broker, asker.version, request).into()
+        }
+        Request::ListGroups(request) => group_admin::list_groups(broker, &request).into(),
+        Request::DeleteGroups(request) => group_admin::delete_groups(broker, request).await.into(),
+        Request::OffsetDelete(request) => group_admin::delete_offsets(broker, request).await.into(),
+        Request::CreatePartitions(request) => {
+            topics::create_partitions(broker, request).await.into()
+        }
+        Request::DescribeConfigs(request) => configs::describe_configs(broker, request).into(),
+        Request::AlterConfigs(request) => configs::alter_configs(broker, request).await.into(),
+        Request::IncrementalAlterConfigs(request) => {
+            configs::incremental_alter_configs(broker, request)
+                .await
+                .into()
+        }
+        Request::ListConfigResources(request) => {
+            configs::list_config_resources(broker, asker.version, &request).into()
+        }
+        Request::DescribeCluster(request) => {
+            cluster::describe_cluster(broker, asker, &request).into()
+        }
+        Request::DescribeLogDirs(request) => cluster::describe_log_dirs(broker, request).into(),
+        Request::ElectLeaders(request) => cluster::elect_leaders(broker, request).into(),
+        Request::ListPartitionReassignments(_) => cluster::list_partition_reassignments().into(),
     }
 }

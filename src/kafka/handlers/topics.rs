@@ -1,11 +1,11 @@
-//! CreateTopics, DeleteTopics and DeleteRecords, and the rules under which a client may create a topic.
+//! CreateTopics, CreatePartitions, DeleteTopics and DeleteRecords, and the rules under which a client may create a topic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use holdfast_storage::log::{
-    CreateTopicError, DeleteRecordsError, DeleteTopicError, NewTopic, Offset, Retention, Topic,
-    TopicId,
+    ChangeTopicError, CreateTopicError, DeleteRecordsError, DeleteTopicError, NewTopic, Offset,
+    PARTITIONS_MAX, Retention, Topic, TopicId,
 };
 
 use super::super::broker::Broker;
@@ -13,9 +13,11 @@ use super::super::config::ReplicationFactors;
 use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfigs, CreatableTopicResult,
-    CreateTopicsRequest, CreateTopicsResponse, DeletableTopicResult, DeleteRecordsPartition,
-    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
-    DeleteRecordsTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
+    CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsResponse,
+    CreatePartitionsTopic, CreatePartitionsTopicResult, CreateTopicsRequest, CreateTopicsResponse,
+    DeletableTopicResult, DeleteRecordsPartition, DeleteRecordsPartitionResult,
+    DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult, DeleteTopicState,
+    DeleteTopicsRequest, DeleteTopicsResponse,
 };
 use super::produce::append_error;
 
@@ -173,6 +175,8 @@ fn judge(broker: &Broker, wanted: &CreatableTopic) -> Result<NewTopic, Refusal> 
         };
         configs.push((config.name.as_str().to_owned(), value.as_str().to_owned()));
     }
+    super::super::configs::check_types(&configs)
+        .map_err(|message| (ErrorCode::InvalidConfig, message))?;
     Ok(NewTopic {
         name: name.to_owned(),
         partitions,
@@ -218,6 +222,94 @@ fn assigned_partitions(broker: &Broker, wanted: &CreatableTopic) -> Result<u32, 
             "too many partitions".to_owned(),
         )
     })
+}
+
+pub(super) fn change_error(error: &ChangeTopicError) -> Refusal {
+    let code = match error {
+        ChangeTopicError::Unknown => ErrorCode::UnknownTopicOrPartition,
+        // Others were faster time and again: a client tries that again.
+        ChangeTopicError::Outdated => ErrorCode::RequestTimedOut,
+        ChangeTopicError::FewerPartitions { .. } => ErrorCode::InvalidPartitions,
+        ChangeTopicError::Invalid(error) => return create_error(error),
+        ChangeTopicError::Append(error) => return append_error(error),
+        other => {
+            tracing::error!(error = %other, "changing a topic failed");
+            return (ErrorCode::UnknownServerError, String::new());
+        }
+    };
+    (code, error.to_string())
+}
+
+pub(super) async fn create_partitions(
+    broker: &Arc<Broker>,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
+    let mut named: HashMap<String, u32> = HashMap::new();
+    for topic in &request.topics {
+        *named.entry(topic.name.as_str().to_owned()).or_default() += 1;
+    }
+    let mut results = Vec::with_capacity(request.topics.len());
+    for wanted in request.topics {
+        let outcome = if named.get(wanted.name.as_str()) == Some(&1) {
+            add_partitions(broker, &wanted, request.validate_only).await
+        } else {
+            let message = "the request names this topic twice".to_owned();
+            Err((ErrorCode::InvalidRequest, message))
+        };
+        let (error, error_message) = match outcome {
+            Ok(()) => (ErrorCode::None, None),
+            Err((error, message)) => (error, Some(message.into())),
+        };
+        results.push(CreatePartitionsTopicResult {
+            name: wanted.name,
+            error_code: error.code(),
+            error_message,
+        });
+    }
+    CreatePartitionsResponse {
+        results,
+        ..Default::default()
+    }
+}
+
+async fn add_partitions(
+    broker: &Arc<Broker>,
+    wanted: &CreatePartitionsTopic,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let topic = broker.log.topic(wanted.name.as_str());
+    let topic = topic.ok_or_else(|| change_error(&ChangeTopicError::Unknown))?;
+    let now = u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX);
+    let count = u32::try_from(wanted.count)
+        .ok()
+        .filter(|&count| count > now);
+    let count = count.ok_or_else(|| change_error(&ChangeTopicError::FewerPartitions { now }))?;
+    if let Some(assignments) = &wanted.assignments {
+        let here = |a: &CreatePartitionsAssignment| a.broker_ids == [broker.node_id()];
+        if assignments.len() != (count - now) as usize || !assignments.iter().all(here) {
+            let message = format!(
+                "an assignment names broker {} alone for each of the {} new partitions",
+                broker.node_id(),
+                count - now
+            );
+            return Err((ErrorCode::InvalidReplicaAssignment, message));
+        }
+    }
+    if count > PARTITIONS_MAX {
+        return Err(create_error(&CreateTopicError::InvalidPartitions(count)));
+    }
+    may_create(broker, count - now)?;
+    if validate_only {
+        return Ok(());
+    }
+    let changed = broker.log.set_partitions(&topic, count).await;
+    let topic = changed.map_err(|error| change_error(&error))?;
+    tracing::info!(
+        topic = topic.name(),
+        partitions = count,
+        "topic has more partitions"
+    );
+    Ok(())
 }
 
 pub(super) async fn delete_topics(

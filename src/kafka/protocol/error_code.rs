@@ -66,12 +66,17 @@ error_codes! {
     FencedLeaderEpoch = 74, "FENCED_LEADER_EPOCH";
     UnknownLeaderEpoch = 75, "UNKNOWN_LEADER_EPOCH";
     UnsupportedCompressionType = 76, "UNSUPPORTED_COMPRESSION_TYPE";
+    NonEmptyGroup = 68, "NON_EMPTY_GROUP";
+    GroupIdNotFound = 69, "GROUP_ID_NOT_FOUND";
     MemberIdRequired = 79, "MEMBER_ID_REQUIRED";
     GroupMaxSizeReached = 81, "GROUP_MAX_SIZE_REACHED";
     FencedInstanceId = 82, "FENCED_INSTANCE_ID";
+    ElectionNotNeeded = 84, "ELECTION_NOT_NEEDED";
+    GroupSubscribedToTopic = 86, "GROUP_SUBSCRIBED_TO_TOPIC";
     InvalidRecord = 87, "INVALID_RECORD";
     ProducerFenced = 90, "PRODUCER_FENCED";
     UnknownTopicId = 100, "UNKNOWN_TOPIC_ID";
+    MismatchedEndpointType = 114, "MISMATCHED_ENDPOINT_TYPE";
 }
 
 impl ErrorCode {

@@ -39,12 +39,25 @@ apis! {
     Heartbeat = 12: serve 0..=4, advertise 0..=4, flexible 4, HeartbeatRequest => HeartbeatResponse;
     LeaveGroup = 13: serve 0..=5, advertise 0..=5, flexible 4, LeaveGroupRequest => LeaveGroupResponse;
     SyncGroup = 14: serve 0..=5, advertise 0..=5, flexible 4, SyncGroupRequest => SyncGroupResponse;
+    DescribeGroups = 15: serve 0..=6, advertise 0..=6, flexible 5, DescribeGroupsRequest => DescribeGroupsResponse;
+    ListGroups = 16: serve 0..=5, advertise 0..=5, flexible 3, ListGroupsRequest => ListGroupsResponse;
     ApiVersions = 18: serve 0..=4, advertise 0..=4, flexible 3, ApiVersionsRequest => ApiVersionsResponse;
     CreateTopics = 19: serve 2..=7, advertise 2..=7, flexible 5, CreateTopicsRequest => CreateTopicsResponse;
     DeleteTopics = 20: serve 1..=6, advertise 1..=6, flexible 4, DeleteTopicsRequest => DeleteTopicsResponse;
     DeleteRecords = 21: serve 0..=2, advertise 0..=2, flexible 2, DeleteRecordsRequest => DeleteRecordsResponse;
     InitProducerId = 22: serve 0..=5, advertise 0..=5, flexible 2, InitProducerIdRequest => InitProducerIdResponse;
     OffsetForLeaderEpoch = 23: serve 2..=4, advertise 2..=4, flexible 4, OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse;
+    DescribeConfigs = 32: serve 1..=4, advertise 1..=4, flexible 4, DescribeConfigsRequest => DescribeConfigsResponse;
+    AlterConfigs = 33: serve 0..=2, advertise 0..=2, flexible 2, AlterConfigsRequest => AlterConfigsResponse;
+    DescribeLogDirs = 35: serve 1..=5, advertise 1..=5, flexible 2, DescribeLogDirsRequest => DescribeLogDirsResponse;
+    CreatePartitions = 37: serve 0..=3, advertise 0..=3, flexible 2, CreatePartitionsRequest => CreatePartitionsResponse;
+    DeleteGroups = 42: serve 0..=2, advertise 0..=2, flexible 2, DeleteGroupsRequest => DeleteGroupsResponse;
+    ElectLeaders = 43: serve 0..=2, advertise 0..=2, flexible 2, ElectLeadersRequest => ElectLeadersResponse;
+    IncrementalAlterConfigs = 44: serve 0..=1, advertise 0..=1, flexible 1, IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse;
+    ListPartitionReassignments = 46: serve 0..=0, advertise 0..=0, flexible 0, ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse;
+    OffsetDelete = 47: serve 0..=0, advertise 0..=0, flexible 1, OffsetDeleteRequest => OffsetDeleteResponse;
+    DescribeCluster = 60: serve 0..=2, advertise 0..=2, flexible 0, DescribeClusterRequest => DescribeClusterResponse;
+    ListConfigResources = 74: serve 0..=1, advertise 0..=1, flexible 0, ListConfigResourcesRequest => ListConfigResourcesResponse;
 }
 
 /// A request message together with the response that belongs to it.

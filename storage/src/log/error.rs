@@ -112,6 +112,23 @@ pub enum CreateTopicError {
     Append(#[from] AppendError),
 }
 
+/// Why a topic was not changed.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChangeTopicError {
+    #[error("there is no such topic")]
+    Unknown,
+    /// Look at it as it is now, and try again.
+    #[error("the topic has been changed meanwhile")]
+    Outdated,
+    #[error("the topic has {now} partitions; they can only become more")]
+    FewerPartitions { now: u32 },
+    #[error(transparent)]
+    Invalid(#[from] CreateTopicError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
 /// Why a topic was not deleted.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use holdfast_wal::Group as WalGroup;
 
 use super::batch::{self, BatchBuilder, BatchHeader};
-use super::error::{AppendError, CreateTopicError, DeleteTopicError};
+use super::error::{AppendError, ChangeTopicError, CreateTopicError, DeleteTopicError};
 use super::partition::{BatchEntry, Partition, WriterState};
 use super::producers::Producer;
 use super::submission::{Appended, Reply, TellAll};
@@ -61,6 +61,10 @@ pub enum Answer {
         Reply<Arc<Topic>, CreateTopicError>,
         Result<TopicId, CreateTopicError>,
     ),
+    Changed(
+        Reply<Arc<Topic>, ChangeTopicError>,
+        Result<TopicId, ChangeTopicError>,
+    ),
     ProducerId(Reply<ProducerId>, ProducerId),
 }
 
@@ -82,6 +86,9 @@ pub struct Slot {
     pub coalesced_bytes: usize,
     /// The time that all its records get, where its topic has `message.timestamp.type=LogAppendTime`.
     append_time_ms: Option<u64>,
+    /// Acknowledged, and readable, when it has reached the page cache. The topic's configuration may
+    /// change until then; what was said when the group was closed holds.
+    pub os: bool,
     /// Readable already.
     pub published: bool,
 }
@@ -108,13 +115,15 @@ impl Group {
     ) -> &mut Slot {
         let index = *writer.slot.get_or_insert(self.slots.len());
         if index == self.slots.len() {
+            let settings = partition.settings();
             self.slots.push(Slot {
                 partition: partition.clone(),
                 first,
                 ready: Vec::new(),
                 open: None,
                 coalesced_bytes: writer.coalesced_bytes,
-                append_time_ms: partition.settings().log_append_time.then_some(now_ms),
+                append_time_ms: settings.log_append_time.then_some(now_ms),
+                os: settings.os,
                 published: false,
             });
         }
@@ -268,6 +277,13 @@ impl Answer {
             Answer::Deleted(reply, result) => {
                 let failure = failure.map(|error| DeleteTopicError::Append(error.clone()));
                 drop(reply.send(failed_or(failure.as_ref(), result)));
+            }
+            Answer::Changed(reply, result) => {
+                let result = match failure {
+                    Some(error) => Err(error.clone().into()),
+                    None => result.and_then(|id| topic(id).ok_or(ChangeTopicError::Unknown)),
+                };
+                drop(reply.send(result));
             }
             Answer::ProducerId(reply, id) => drop(reply.send(failed_or(failure, Ok(id)))),
             Answer::Topic(reply, result) => {

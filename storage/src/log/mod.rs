@@ -44,6 +44,7 @@ mod values;
 mod watch;
 
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -56,7 +57,8 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 pub use self::error::{
-    AppendError, CreateTopicError, DeleteRecordsError, DeleteTopicError, FetchError, OpenError,
+    AppendError, ChangeTopicError, CreateTopicError, DeleteRecordsError, DeleteTopicError,
+    FetchError, OpenError,
 };
 pub use self::fetch::{Fetched, Located, Run};
 pub use self::memory::MEMORY_BYTES_MIN;
@@ -81,7 +83,7 @@ use self::segments::Segments;
 use self::sequencer::{Counters, Sequencer, SequencerParts};
 use self::space::SpaceGuard;
 use self::state::{FIRST_PARTITION, METADATA, OFFSETS, State};
-use self::submission::{GATHERED_BYTES_MAX, Gathering, Pair, Submission, Work};
+use self::submission::{GATHERED_BYTES_MAX, Gathering, Pair, Submission, TopicChange, Work};
 use self::values::{Key, NodeValue};
 
 /// Handle on the log; clones share it.
@@ -104,6 +106,8 @@ struct Inner {
     submission_bytes_max: usize,
     batch_bytes_max: usize,
     memory_bytes: u64,
+    retention: Retention,
+    directory: PathBuf,
     clock: Clock,
     counters: Arc<Counters>,
     leader_epoch: i32,
@@ -274,6 +278,8 @@ impl Log {
             submission_bytes_max: options.segment_bytes as usize / 2,
             batch_bytes_max: options.batch_bytes_max,
             memory_bytes: options.memory_bytes,
+            retention: options.retention,
+            directory: options.data_dir,
             clock: options.clock,
             counters,
             leader_epoch: opened.leader_epoch,
@@ -348,6 +354,56 @@ impl Log {
         answer.await.unwrap_or(Err(AppendError::Closed.into()))
     }
 
+    /// Gives a topic as many partitions; records keep theirs, keys may go to others from now on.
+    /// Durable when it returns.
+    pub async fn set_partitions(
+        &self,
+        topic: &Arc<Topic>,
+        partitions: u32,
+    ) -> Result<Arc<Topic>, ChangeTopicError> {
+        if partitions > PARTITIONS_MAX {
+            return Err(CreateTopicError::InvalidPartitions(partitions).into());
+        }
+        let bytes = partitions as usize * 8 + 512;
+        self.change_topic(topic, TopicChange::Partitions(partitions), bytes)
+            .await
+    }
+
+    /// Gives a topic other configurations in place of all it has; they hold at once, for records that
+    /// are there already, too. Durable when it returns.
+    pub async fn set_configs(
+        &self,
+        topic: &Arc<Topic>,
+        configs: Vec<(String, String)>,
+    ) -> Result<Arc<Topic>, ChangeTopicError> {
+        topic::validate_configs(&configs)?;
+        let configs_bytes: usize = configs.iter().map(|(k, v)| k.len() + v.len() + 16).sum();
+        let bytes = topic.partitions().len() * 8 + configs_bytes + 512;
+        self.change_topic(topic, TopicChange::Configs(configs), bytes)
+            .await
+    }
+
+    async fn change_topic(
+        &self,
+        topic: &Arc<Topic>,
+        change: TopicChange,
+        bytes: usize,
+    ) -> Result<Arc<Topic>, ChangeTopicError> {
+        let (reply, answer) = oneshot::channel();
+        let topic = topic.clone();
+        self.admit(bytes).await?;
+        let work = Work::ChangeTopic {
+            topic,
+            change,
+            reply,
+        };
+        self.submit(work, bytes)?;
+        let result = answer.await;
+        // Retention may want less now.
+        let _ = self.inner.cleaning.send(cleaner::Event::Wake);
+        result.unwrap_or(Err(AppendError::Closed.into()))
+    }
+
     /// Its records can no longer be read when it returns, and that is durable. Their space is given
     /// back in the background.
     pub async fn delete_topic(&self, topic: TopicId) -> Result<(), DeleteTopicError> {
@@ -391,6 +447,26 @@ impl Log {
         if asked.is_ok() {
             let _ = ended.recv();
         }
+    }
+
+    /// Judges a topic's configurations without changing it.
+    pub fn check_configs(&self, configs: &[(String, String)]) -> Result<(), CreateTopicError> {
+        topic::validate_configs(configs)
+    }
+
+    /// What topics keep that do not say.
+    pub fn retention(&self) -> &Retention {
+        &self.inner.retention
+    }
+
+    /// Largest record batch that is taken.
+    pub fn batch_bytes_max(&self) -> usize {
+        self.inner.batch_bytes_max
+    }
+
+    /// Where it lies.
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
     }
 
     /// Judges a topic without creating it.
@@ -510,9 +586,11 @@ impl Log {
         partition: &Arc<Partition>,
         batch: Bytes,
     ) -> Result<Appending, AppendError> {
-        let mut header = batch::validate(&batch, self.inner.batch_bytes_max)?;
-        let mut batch = batch;
         let settings = partition.settings();
+        let batch_bytes_max = settings.batch_bytes_max.unwrap_or(usize::MAX);
+        let batch_bytes_max = batch_bytes_max.min(self.inner.batch_bytes_max);
+        let mut header = batch::validate(&batch, batch_bytes_max)?;
+        let mut batch = batch;
         if settings.compaction.is_some() {
             let keyless = Unpacked::new(&header, &batch).and_then(|unpacked| {
                 let mut keyless = false;

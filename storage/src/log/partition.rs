@@ -55,7 +55,7 @@ pub struct Partition {
     topic: TopicId,
     topic_name: String,
     index: i32,
-    settings: Settings,
+    settings: RwLock<Settings>,
     high_watermark: AtomicI64,
     log_start: AtomicI64,
     bytes: AtomicU64,
@@ -103,7 +103,7 @@ impl Partition {
             topic,
             topic_name,
             index,
-            settings,
+            settings: RwLock::new(settings),
             high_watermark: AtomicI64::new(0),
             log_start: AtomicI64::new(0),
             bytes: AtomicU64::new(0),
@@ -144,8 +144,16 @@ impl Partition {
     }
 
     /// As its topic's configuration says.
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.settings
+    pub(crate) fn settings(&self) -> Settings {
+        *self.settings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its topic's configuration has changed.
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
     /// The newest submission with records for it that its caller has told of. A caller's own ones are

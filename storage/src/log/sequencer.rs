@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::Segments;
 use super::batch::{BatchBuilder, BatchHeader, EncodedRecords};
 use super::cleaner::Event;
-use super::error::{AppendError, CreateTopicError, DeleteTopicError};
+use super::error::{AppendError, ChangeTopicError, CreateTopicError, DeleteTopicError};
 use super::footer::ProducerEntry;
 use super::group::{Answer, Change, Group, Slot, Undo};
 use super::index::MetadataChanges;
@@ -27,7 +27,8 @@ use super::room::Room;
 use super::sealer::{SealJob, SealQueue};
 use super::space::SpaceGuard;
 use super::state::{Internal, State};
-use super::submission::{Appended, Pair, Submission, Work};
+use super::submission::{Appended, Pair, Submission, TopicChange, Work};
+use super::topic::Topic;
 use super::types::{Clock, CommittedOffset, NewTopic, Offset, PartitionId, ProducerId, TopicId};
 use super::values::{self, Key, NodeValue, TopicValue};
 
@@ -236,7 +237,7 @@ impl Sequencer {
             } => {
                 let result = self.place_scattered(&partitions, &records);
                 let answer = Answer::Offsets(reply, result);
-                if partitions.iter().all(|partition| partition.settings().os) {
+                if partitions.iter().all(|partition| self.is_os(partition)) {
                     self.group.early.push(answer);
                 } else {
                     self.group.answers.push(answer);
@@ -249,6 +250,14 @@ impl Sequencer {
             } => {
                 self.place_pairs(partition, pairs);
                 self.group.answers.push(Answer::Done(reply, Ok(())));
+            }
+            Work::ChangeTopic {
+                topic,
+                change,
+                reply,
+            } => {
+                let result = self.change_topic(&topic, change);
+                self.group.answers.push(Answer::Changed(reply, result));
             }
             Work::DeleteTopic { topic, reply } => {
                 let result = self.delete_topic(topic);
@@ -294,11 +303,18 @@ impl Sequencer {
 
     /// Where answers of a partition wait for what its topic calls durable.
     fn answers_of(&mut self, partition: &Partition) -> &mut Vec<Answer> {
-        if partition.settings().os {
+        if self.is_os(partition) {
             &mut self.group.early
         } else {
             &mut self.group.answers
         }
+    }
+
+    /// Whether the page cache is enough for what the group holds of a partition.
+    fn is_os(&self, partition: &Partition) -> bool {
+        let slot = partition.writer().slot;
+        let slot = slot.and_then(|slot| self.group.slots.get(slot));
+        slot.map_or_else(|| partition.settings().os, |slot| slot.os)
     }
 
     fn place_batch(
@@ -513,6 +529,42 @@ impl Sequencer {
         Ok(id)
     }
 
+    fn change_topic(
+        &mut self,
+        topic: &Arc<Topic>,
+        change: TopicChange,
+    ) -> Result<TopicId, ChangeTopicError> {
+        let id = topic.id();
+        let now = self.state.read().by_id.get(&id).cloned();
+        let now = now.filter(|_| !self.deleting.contains(&id));
+        let now = now.ok_or(ChangeTopicError::Unknown)?;
+        let place = (super::state::METADATA, Key::Topic(id).encode());
+        if !Arc::ptr_eq(&now, topic) || self.changing.contains_key(&place) {
+            return Err(ChangeTopicError::Outdated);
+        }
+        let mut value = topic.value();
+        let more = match change {
+            TopicChange::Partitions(count) => {
+                let has = u32::try_from(value.partitions.len()).unwrap_or(u32::MAX);
+                let more = count.checked_sub(has).filter(|&more| more > 0);
+                more.ok_or(ChangeTopicError::FewerPartitions { now: has })?
+            }
+            TopicChange::Configs(configs) => {
+                value.configs = configs;
+                0
+            }
+        };
+        let first = self.node.next_partition;
+        self.node.next_partition = first.saturating_add(u64::from(more));
+        value.partitions.extend(first..self.node.next_partition);
+        let value = values::encode(&value).map_err(AppendError::Invalid)?;
+        self.place_pairs(place.0, vec![(place.1, Some(value))]);
+        if more > 0 {
+            self.place_node();
+        }
+        Ok(id)
+    }
+
     fn delete_topic(&mut self, id: TopicId) -> Result<(), DeleteTopicError> {
         let topic = self.state.read().by_id.get(&id).cloned();
         let topic = topic.filter(|_| !self.deleting.contains(&id));
@@ -693,7 +745,7 @@ impl WalSequencer for Sequencer {
     }
 
     fn written(&mut self, group: &mut Group, placed: &Placed) -> bool {
-        let os = |slot: &Slot| slot.partition.settings().os;
+        let os = |slot: &Slot| slot.os;
         if !group.slots.iter().any(os) {
             return true;
         }

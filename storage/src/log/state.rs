@@ -138,13 +138,10 @@ impl State {
     pub fn value_of(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
         let tables = self.read();
         let value = match Key::decode(key) {
-            Some(Key::Topic(id)) => tables.by_id.get(&id).map(|topic| {
-                values::encode(&TopicValue {
-                    name: topic.name().to_owned(),
-                    partitions: topic.partitions().iter().map(|p| p.id().0).collect(),
-                    configs: topic.configs().to_vec(),
-                })
-            }),
+            Some(Key::Topic(id)) => {
+                let topic = tables.by_id.get(&id);
+                topic.map(|topic| values::encode(&topic.value()))
+            }
             Some(Key::Setting { kind, key }) => tables
                 .settings
                 .get(&(kind, key))
@@ -188,17 +185,22 @@ impl State {
                 if value.partitions.is_empty() {
                     return Err(format!("topic {} has no partitions", value.name));
                 }
-                // Written again by the cleaner: readers and writers hold on to its partitions.
-                if tables.by_id.contains_key(&id) {
-                    return Ok(());
-                }
-                let ids: Vec<PartitionId> =
-                    value.partitions.iter().map(|&id| PartitionId(id)).collect();
-                let topic = Arc::new(Topic::new(id, &value.name, &ids, value.configs));
+                let topic = match tables.by_id.get(&id) {
+                    // Written again by the cleaner: callers hold on to it.
+                    Some(topic) if topic.value() == value => return Ok(()),
+                    Some(topic) => topic.changed(value),
+                    None => {
+                        let ids = value.partitions.iter().copied().map(PartitionId);
+                        let ids: Vec<PartitionId> = ids.collect();
+                        Topic::new(id, &value.name, &ids, value.configs)
+                    }
+                };
+                let topic = Arc::new(topic);
                 for partition in topic.partitions() {
                     tables.partitions.insert(partition.id(), partition.clone());
                 }
-                tables.topics.insert(value.name, topic.clone());
+                let name = topic.name().to_owned();
+                tables.topics.insert(name, topic.clone());
                 tables.by_id.insert(id, topic);
             }
             (Key::Topic(id), None) => {

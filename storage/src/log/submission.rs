@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{SetOnce, oneshot};
 
 use super::batch::{BatchBuilder, BatchHeader, EncodedRecords};
-use super::error::{AppendError, CreateTopicError, DeleteTopicError};
+use super::error::{AppendError, ChangeTopicError, CreateTopicError, DeleteTopicError};
 use super::partition::Partition;
 use super::topic::Topic;
 use super::types::{CommittedOffset, NewTopic, Offset, PartitionId, ProducerId, Record, TopicId};
@@ -66,6 +66,12 @@ pub enum Work {
     ProducerId {
         reply: Reply<ProducerId>,
     },
+    ChangeTopic {
+        /// As its caller knows it; refused if it is another one by now.
+        topic: Arc<Topic>,
+        change: TopicChange,
+        reply: Reply<Arc<Topic>, ChangeTopicError>,
+    },
     DeleteTopic {
         topic: TopicId,
         reply: Reply<(), DeleteTopicError>,
@@ -88,6 +94,15 @@ pub enum Work {
         keys: Vec<Vec<u8>>,
         reply: Reply<Vec<Vec<u8>>>,
     },
+}
+
+/// What becomes different about a topic.
+#[derive(Debug)]
+pub enum TopicChange {
+    /// So many partitions in all.
+    Partitions(u32),
+    /// All its configurations.
+    Configs(Vec<(String, String)>),
 }
 
 /// Key and value of an internal record; `None` deletes.
@@ -212,6 +227,7 @@ impl Work {
             Work::Gathered(gathering) => gathering.tell.tell(Err(error)),
             Work::Scattered { reply, .. } => drop(reply.send(Err(error))),
             Work::CreateTopic { reply, .. } => drop(reply.send(Err(error.into()))),
+            Work::ChangeTopic { reply, .. } => drop(reply.send(Err(error.into()))),
             Work::ProducerId { reply } => drop(reply.send(Err(error))),
             Work::DeleteTopic { reply, .. } => drop(reply.send(Err(error.into()))),
             Work::Internal { reply, .. }

@@ -7,6 +7,7 @@ use super::error::CreateTopicError;
 use super::murmur2;
 use super::partition::Partition;
 use super::types::{NewTopic, PartitionId, TopicId};
+use super::values::TopicValue;
 
 /// The most partitions one topic may have.
 pub const PARTITIONS_MAX: u32 = 10_000;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub os: bool,
     /// `holdfast.partition.bytes.max`: from so many bytes on appends are refused.
     pub bytes_max: Option<u64>,
+    /// `max.message.bytes`: largest record batch that a producer may send.
+    pub batch_bytes_max: Option<usize>,
     /// `segment.ms`: a segment that holds records of the topic is sealed at this age.
     pub segment_ms: Option<u64>,
 }
@@ -96,6 +99,7 @@ impl Settings {
             log_append_time: find("message.timestamp.type") == Some("LogAppendTime"),
             os: find(DURABILITY) == Some("os"),
             bytes_max: find(BYTES_MAX).and_then(|v| v.parse().ok()),
+            batch_bytes_max: find("max.message.bytes").and_then(|v| v.parse().ok()),
             segment_ms: find("segment.ms").and_then(|v| v.parse().ok()),
         }
     }
@@ -132,6 +136,39 @@ impl Topic {
             configs,
             settings,
             turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// The same topic, as `value` says it is now: partitions that it has stay the same ones.
+    pub(crate) fn changed(&self, value: TopicValue) -> Topic {
+        let settings = Settings::of(&value.configs);
+        let ids = value.partitions.iter().copied().map(PartitionId);
+        let partition = |(index, id): (i32, PartitionId)| match self.partition(index) {
+            Some(known) if known.id() == id => {
+                known.set_settings(settings);
+                known.clone()
+            }
+            _ => {
+                let name = self.name.clone();
+                Arc::new(Partition::new(id, self.id, name, index, settings))
+            }
+        };
+        Topic {
+            id: self.id,
+            name: self.name.clone(),
+            partitions: (0..).zip(ids).map(partition).collect(),
+            configs: value.configs,
+            settings,
+            turn: AtomicUsize::new(self.turn.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// As it is kept.
+    pub(crate) fn value(&self) -> TopicValue {
+        TopicValue {
+            name: self.name.clone(),
+            partitions: self.partitions.iter().map(|p| p.id().0).collect(),
+            configs: self.configs.clone(),
         }
     }
 
@@ -185,7 +222,7 @@ impl Topic {
         &self.settings
     }
 
-    /// As given when the topic was created.
+    /// As given when the topic was created, or changed last.
     pub fn configs(&self) -> &[(String, String)] {
         &self.configs
     }
@@ -218,7 +255,12 @@ pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
     if !(1..=PARTITIONS_MAX).contains(&new.partitions) {
         return Err(CreateTopicError::InvalidPartitions(new.partitions));
     }
-    for (key, value) in &new.configs {
+    validate_configs(&new.configs)
+}
+
+/// Judges a topic's configurations.
+pub fn validate_configs(configs: &[(String, String)]) -> Result<(), CreateTopicError> {
+    for (key, value) in configs {
         let invalid = |reason| {
             Err(CreateTopicError::InvalidConfig {
                 key: key.clone(),
@@ -243,7 +285,9 @@ pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
         }
         let least = match key.as_str() {
             "retention.ms" | "retention.bytes" => Some((-1, "a number, or -1 for no bound")),
-            "min.compaction.lag.ms" | "delete.retention.ms" => Some((0, "a number, 0 or more")),
+            "min.compaction.lag.ms" | "delete.retention.ms" | "max.message.bytes" => {
+                Some((0, "a number, 0 or more"))
+            }
             "max.compaction.lag.ms" | "segment.ms" => Some((1, "a number, 1 or more")),
             _ => None,
         };
@@ -273,7 +317,7 @@ pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
 }
 
 /// Kafka 4's topic configurations.
-const TOPIC_CONFIGS: [&str; 29] = [
+const TOPIC_CONFIGS: [&str; 33] = [
     "cleanup.policy",
     "compression.type",
     "compression.gzip.level",
@@ -297,12 +341,16 @@ const TOPIC_CONFIGS: [&str; 29] = [
     "min.compaction.lag.ms",
     "min.insync.replicas",
     "preallocate",
+    "remote.log.copy.disable",
+    "remote.log.delete.on.disable",
+    "remote.storage.enable",
     "retention.bytes",
     "retention.ms",
     "segment.bytes",
     "segment.index.bytes",
     "segment.jitter.ms",
     "segment.ms",
+    "unclean.leader.election.enable",
 ];
 
 #[cfg(test)]

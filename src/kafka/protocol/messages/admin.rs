@@ -1,4 +1,4 @@
-//! Changes to topics. Room for the other administrative APIs.
+//! Changes to topics.
 
 use uuid::Uuid;
 
@@ -43,6 +43,34 @@ messages! {
         num_partitions: i32 => 5.., default -1;
         replication_factor: i16 => 5.., default -1;
         configs: Option<Vec<CreatableTopicConfigs>> => 5.., default Some(Vec::new());
+    }
+
+    CreatePartitionsRequest {
+        topics: Vec<CreatePartitionsTopic> => 0..;
+        timeout_ms: i32 => 0..;
+        validate_only: bool => 0..;
+    }
+
+    CreatePartitionsTopic {
+        name: Str => 0..;
+        /// Of all partitions, old and new.
+        count: i32 => 0..;
+        assignments: Option<Vec<CreatePartitionsAssignment>> => 0.., default Some(Vec::new());
+    }
+
+    CreatePartitionsAssignment {
+        broker_ids: Vec<i32> => 0..;
+    }
+
+    CreatePartitionsResponse {
+        throttle_time_ms: i32 => 0..;
+        results: Vec<CreatePartitionsTopicResult> => 0..;
+    }
+
+    CreatePartitionsTopicResult {
+        name: Str => 0..;
+        error_code: i16 => 0..;
+        error_message: Option<Str> => 0.., default None;
     }
 
     /// By name up to version 5, by name or id from version 6 on.

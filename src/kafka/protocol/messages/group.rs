@@ -195,4 +195,98 @@ messages! {
         topic_id: Uuid => 10..;
         partitions: Vec<OffsetFetchResponsePartition> => 8..;
     }
+
+    DescribeGroupsRequest {
+        groups: Vec<Str> => 0..;
+        include_authorized_operations: bool => 3..;
+    }
+
+    DescribeGroupsResponse {
+        throttle_time_ms: i32 => 1..;
+        groups: Vec<DescribedGroup> => 0..;
+    }
+
+    DescribedGroup {
+        error_code: i16 => 0..;
+        error_message: Option<Str> => 6.., default None;
+        group_id: Str => 0..;
+        group_state: Str => 0..;
+        protocol_type: Str => 0..;
+        protocol_data: Str => 0..;
+        members: Vec<DescribedGroupMember> => 0..;
+        authorized_operations: i32 => 3.., default i32::MIN;
+    }
+
+    DescribedGroupMember {
+        member_id: Str => 0..;
+        group_instance_id: Option<Str> => 4.., default None;
+        client_id: Str => 0..;
+        client_host: Str => 0..;
+        member_metadata: Bytes => 0..;
+        member_assignment: Bytes => 0..;
+    }
+
+    ListGroupsRequest {
+        /// Empty: every state (KIP-518).
+        states_filter: Vec<Str> => 4..;
+        /// Empty: every type (KIP-848).
+        types_filter: Vec<Str> => 5..;
+    }
+
+    ListGroupsResponse {
+        throttle_time_ms: i32 => 1..;
+        error_code: i16 => 0..;
+        groups: Vec<ListedGroup> => 0..;
+    }
+
+    ListedGroup {
+        group_id: Str => 0..;
+        protocol_type: Str => 0..;
+        group_state: Str => 4..;
+        group_type: Str => 5..;
+    }
+
+    DeleteGroupsRequest {
+        groups_names: Vec<Str> => 0..;
+    }
+
+    DeleteGroupsResponse {
+        throttle_time_ms: i32 => 0..;
+        results: Vec<DeletableGroupResult> => 0..;
+    }
+
+    DeletableGroupResult {
+        group_id: Str => 0..;
+        error_code: i16 => 0..;
+    }
+
+    OffsetDeleteRequest {
+        group_id: Str => 0..;
+        topics: Vec<OffsetDeleteRequestTopic> => 0..;
+    }
+
+    OffsetDeleteRequestTopic {
+        name: Str => 0..;
+        partitions: Vec<OffsetDeleteRequestPartition> => 0..;
+    }
+
+    OffsetDeleteRequestPartition {
+        partition_index: i32 => 0..;
+    }
+
+    OffsetDeleteResponse {
+        error_code: i16 => 0..;
+        throttle_time_ms: i32 => 0..;
+        topics: Vec<OffsetDeleteResponseTopic> => 0..;
+    }
+
+    OffsetDeleteResponseTopic {
+        name: Str => 0..;
+        partitions: Vec<OffsetDeleteResponsePartition> => 0..;
+    }
+
+    OffsetDeleteResponsePartition {
+        partition_index: i32 => 0..;
+        error_code: i16 => 0..;
+    }
 }

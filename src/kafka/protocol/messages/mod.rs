@@ -5,10 +5,14 @@
 
 mod admin;
 mod broker;
+mod cluster;
+mod config;
 mod group;
 mod log;
 
 pub use admin::*;
 pub use broker::*;
+pub use cluster::*;
+pub use config::*;
 pub use group::*;
 pub use log::*;

@@ -1,0 +1,301 @@
+//! What can be configured, as Kafka's administrators see it: every key that Kafka documents, with its
+//! type, its default, and where the value comes from.
+//!
+//! Topic configurations that mean something here are judged and obeyed by the log
+//! (`holdfast_storage::log::Topic`); the others are kept, judged by their type alone, and answered.
+//! Broker configurations are answered and not changed by clients: the node has a configuration file.
+
+mod broker_keys;
+mod topic_keys;
+
+use std::fmt::Write;
+
+use holdfast_storage::log::{Retention, Topic};
+
+use super::broker::Broker;
+use super::config::KafkaConfig;
+
+pub(super) use broker_keys::BROKER_KEYS;
+pub(super) use topic_keys::TOPIC_KEYS;
+
+/// Kafka's types of values; the number is the wire's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Boolean = 1,
+    String = 2,
+    Int = 3,
+    Short = 4,
+    Long = 5,
+    Double = 6,
+    List = 7,
+    Class = 8,
+    Password = 9,
+}
+
+impl Kind {
+    /// Whether a value can be of this type.
+    fn admits(self, value: &str) -> bool {
+        let value = value.trim();
+        match self {
+            Kind::Boolean => {
+                value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false")
+            }
+            Kind::Int => value.parse::<i32>().is_ok(),
+            Kind::Short => value.parse::<i16>().is_ok(),
+            Kind::Long => value.parse::<i64>().is_ok(),
+            Kind::Double => value.parse::<f64>().is_ok(),
+            Kind::String | Kind::List | Kind::Class | Kind::Password => true,
+        }
+    }
+}
+
+/// Where a value comes from; the number is the wire's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Topic = 1,
+    /// The node's configuration file.
+    StaticBroker = 4,
+    Default = 5,
+}
+
+/// One configuration that Kafka documents, or one of ours.
+#[derive(Debug)]
+pub(super) struct ConfigKey {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    default: Option<&'static str>,
+    /// The broker configuration that sets the default of a topic's.
+    of_broker: Option<&'static str>,
+}
+
+impl ConfigKey {
+    const fn new(name: &'static str, kind: Kind, default: Option<&'static str>) -> ConfigKey {
+        ConfigKey {
+            name,
+            kind,
+            default,
+            of_broker: None,
+        }
+    }
+
+    const fn of_broker(self, broker: &'static str) -> ConfigKey {
+        ConfigKey {
+            of_broker: Some(broker),
+            ..self
+        }
+    }
+}
+
+/// A configuration with its value.
+pub(super) struct Setting {
+    pub(super) key: &'static ConfigKey,
+    pub(super) value: Option<String>,
+    pub(super) source: Source,
+    /// Every place that has a value for it, the one that counts first.
+    pub(super) synonyms: Vec<(&'static str, Option<String>, Source)>,
+}
+
+/// Every configuration of a topic.
+pub(super) fn of_topic(broker: &Broker, topic: &Topic) -> Vec<Setting> {
+    let setting = |key: &'static ConfigKey| {
+        let own = topic.configs().iter().find(|(name, _)| name == key.name);
+        let inherited = inherited(broker, key);
+        let mut synonyms = Vec::new();
+        if let Some((_, value)) = own {
+            synonyms.push((key.name, Some(value.clone()), Source::Topic));
+        }
+        if let Some(name) = key.of_broker {
+            synonyms.push((name, inherited.0.clone(), inherited.1));
+        }
+        let (value, source) = match own {
+            Some((_, value)) => (Some(value.clone()), Source::Topic),
+            None => inherited,
+        };
+        Setting {
+            key,
+            value,
+            source,
+            synonyms,
+        }
+    };
+    TOPIC_KEYS.iter().map(setting).collect()
+}
+
+/// The value of a topic configuration that the topic does not set.
+fn inherited(broker: &Broker, key: &ConfigKey) -> (Option<String>, Source) {
+    let own = key.of_broker.and_then(|name| of_node(broker, name));
+    let default = key.default.map(str::to_owned);
+    match own {
+        Some(value) if Some(&value) != default.as_ref() => (Some(value), Source::StaticBroker),
+        _ => (default, Source::Default),
+    }
+}
+
+/// Every configuration of the broker.
+pub(super) fn of_broker(broker: &Broker) -> Vec<Setting> {
+    let setting = |key: &'static ConfigKey| {
+        let default = key.default.map(str::to_owned);
+        let (value, source) = match of_node(broker, key.name) {
+            Some(value) if Some(&value) != default.as_ref() => (Some(value), Source::StaticBroker),
+            _ => (default.clone(), Source::Default),
+        };
+        let mut synonyms = Vec::new();
+        if source == Source::StaticBroker {
+            synonyms.push((key.name, value.clone(), source));
+        }
+        if default.is_some() {
+            synonyms.push((key.name, default, Source::Default));
+        }
+        Setting {
+            key,
+            value,
+            source,
+            synonyms,
+        }
+    };
+    BROKER_KEYS.iter().map(setting).collect()
+}
+
+/// What the node's own configuration says under one of Kafka's names; `None` where it says nothing.
+fn of_node(broker: &Broker, key: &str) -> Option<String> {
+    let config: &KafkaConfig = &broker.config;
+    let groups = &config.groups;
+    let retention: &Retention = broker.log.retention();
+    let bound = |value: Option<u64>| value.map_or("-1".to_owned(), |value| value.to_string());
+    let milliseconds = |seconds: u64| seconds.saturating_mul(1000).to_string();
+    Some(match key {
+        "node.id" | "broker.id" => config.node_id.to_string(),
+        "process.roles" => "broker,controller".to_owned(),
+        "listeners" => format!("PLAINTEXT://{}", config.listen),
+        "advertised.listeners" => {
+            let (host, port) = broker.advertised.as_ref()?;
+            let mut listener = "PLAINTEXT://".to_owned();
+            let _ = write!(listener, "{host}:{port}");
+            listener
+        }
+        "log.dirs" => broker.log.directory().display().to_string(),
+        "num.partitions" => config.default_partitions.to_string(),
+        "auto.create.topics.enable" => config.auto_create_topics.to_string(),
+        "default.replication.factor"
+        | "offsets.topic.replication.factor"
+        | "transaction.state.log.replication.factor"
+        | "transaction.state.log.min.isr"
+        | "share.coordinator.state.topic.replication.factor"
+        | "share.coordinator.state.topic.min.isr" => "1".to_owned(),
+        "socket.request.max.bytes" => config.request_bytes_max.to_string(),
+        "connections.max.idle.ms" => milliseconds(config.idle_timeout_s),
+        "max.connections" => config.connections_max.to_string(),
+        "fetch.max.bytes" => config.fetch_bytes_max.to_string(),
+        "message.max.bytes" => broker.log.batch_bytes_max().to_string(),
+        "log.retention.ms" => bound(retention.ms),
+        "log.retention.bytes" => bound(retention.bytes),
+        "group.initial.rebalance.delay.ms" => groups.initial_rebalance_delay_ms.to_string(),
+        "group.min.session.timeout.ms" => groups.session_timeout_ms_min.to_string(),
+        "group.max.session.timeout.ms" => groups.session_timeout_ms_max.to_string(),
+        "group.max.size" => groups.group_size_max.to_string(),
+        "offset.metadata.max.bytes" => groups.offset_metadata_bytes_max.to_string(),
+        "offsets.retention.minutes" => (groups.offsets_retention_ms / 60_000).to_string(),
+        _ => return None,
+    })
+}
+
+/// What is done to one configuration (KIP-339); the numbers are the wire's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    Set = 0,
+    Delete = 1,
+    Append = 2,
+    Subtract = 3,
+}
+
+impl Operation {
+    pub(super) fn from_wire(operation: i8) -> Option<Operation> {
+        [
+            Operation::Set,
+            Operation::Delete,
+            Operation::Append,
+            Operation::Subtract,
+        ]
+        .into_iter()
+        .find(|known| *known as i8 == operation)
+    }
+}
+
+/// One step from the configurations a topic has to those it shall have; the error is for its reader.
+pub(super) fn apply(
+    broker: &Broker,
+    configs: &mut Vec<(String, String)>,
+    name: &str,
+    operation: Operation,
+    value: Option<&str>,
+) -> Result<(), String> {
+    let key = TOPIC_KEYS.iter().find(|key| key.name == name);
+    let key = key.ok_or_else(|| format!("Unknown topic config name: {name}"))?;
+    let place = configs.iter().position(|(known, _)| known == name);
+    if operation == Operation::Delete {
+        if let Some(place) = place {
+            configs.remove(place);
+        }
+        return Ok(());
+    }
+    let value = value.ok_or_else(|| format!("Null value not supported for : {name}"))?;
+    let value = match operation {
+        Operation::Append | Operation::Subtract => {
+            if key.kind != Kind::List {
+                let operation = format!("{operation:?}").to_uppercase();
+                return Err(format!(
+                    "Can't {operation} to key {name} because its type is not LIST."
+                ));
+            }
+            let own = place.and_then(|place| configs.get(place));
+            let now = own.map_or_else(
+                || inherited(broker, key).0.unwrap_or_default(),
+                |(_, value)| value.clone(),
+            );
+            let items = |list: &str| -> Vec<String> {
+                let items = list.split(',').map(str::trim);
+                items.filter(|i| !i.is_empty()).map(str::to_owned).collect()
+            };
+            let (mut list, given) = (items(&now), items(value));
+            if operation == Operation::Append {
+                for item in given {
+                    if !list.contains(&item) {
+                        list.push(item);
+                    }
+                }
+            } else {
+                list.retain(|item| !given.contains(item));
+            }
+            list.join(",")
+        }
+        _ => value.to_owned(),
+    };
+    check(key, &value)?;
+    match place.and_then(|place| configs.get_mut(place)) {
+        Some((_, now)) => *now = value,
+        None => configs.push((name.to_owned(), value)),
+    }
+    Ok(())
+}
+
+fn check(key: &ConfigKey, value: &str) -> Result<(), String> {
+    if key.kind.admits(value) {
+        return Ok(());
+    }
+    let kind = format!("{:?}", key.kind).to_lowercase();
+    Err(format!(
+        "Invalid value {value} for configuration {}: Not a number of type {kind}",
+        key.name
+    )
+    .replace("a number of type boolean", "a boolean"))
+}
+
+/// The types of the values a new topic is given.
+pub(super) fn check_types(configs: &[(String, String)]) -> Result<(), String> {
+    for (name, value) in configs {
+        if let Some(key) = TOPIC_KEYS.iter().find(|key| key.name == name) {
+            check(key, value)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Kafka 4.3's topic configurations: name, type, default, and the broker configuration that sets the
+//! default; and ours.
+
+use holdfast_storage::log::{BYTES_MAX, DURABILITY};
+
+use super::{ConfigKey, Kind::*};
+
+#[rustfmt::skip]
+pub const TOPIC_KEYS: &[ConfigKey] = &[
+    ConfigKey::new("cleanup.policy", List, Some("delete")).of_broker("log.cleanup.policy"),
+    ConfigKey::new("compression.gzip.level", Int, Some("-1")).of_broker("compression.gzip.level"),
+    ConfigKey::new("compression.lz4.level", Int, Some("9")).of_broker("compression.lz4.level"),
+    ConfigKey::new("compression.type", String, Some("producer")).of_broker("compression.type"),
+    ConfigKey::new("compression.zstd.level", Int, Some("3")).of_broker("compression.zstd.level"),
+    ConfigKey::new("delete.retention.ms", Long, Some("86400000")).of_broker("log.cleaner.delete.retention.ms"),
+    ConfigKey::new("file.delete.delay.ms", Long, Some("60000")).of_broker("log.segment.delete.delay.ms"),
+    ConfigKey::new("flush.messages", Long, Some("9223372036854775807")).of_broker("log.flush.interval.messages"),
+    ConfigKey::new("flush.ms", Long, Some("9223372036854775807")).of_broker("log.flush.interval.ms"),
+    ConfigKey::new("follower.replication.throttled.replicas", List, Some("")),
+    ConfigKey::new("index.interval.bytes", Int, Some("4096")).of_broker("log.index.interval.bytes"),
+    ConfigKey::new("leader.replication.throttled.replicas", List, Some("")),
+    ConfigKey::new("local.retention.bytes", Long, Some("-2")).of_broker("log.local.retention.bytes"),
+    ConfigKey::new("local.retention.ms", Long, Some("-2")).of_broker("log.local.retention.ms"),
+    ConfigKey::new("max.compaction.lag.ms", Long, Some("9223372036854775807")).of_broker("log.cleaner.max.compaction.lag.ms"),
+    ConfigKey::new("max.message.bytes", Int, Some("1048588")).of_broker("message.max.bytes"),
+    ConfigKey::new("message.timestamp.after.max.ms", Long, Some("3600000")).of_broker("log.message.timestamp.after.max.ms"),
+    ConfigKey::new("message.timestamp.before.max.ms", Long, Some("9223372036854775807")).of_broker("log.message.timestamp.before.max.ms"),
+    ConfigKey::new("message.timestamp.type", String, Some("CreateTime")).of_broker("log.message.timestamp.type"),
+    ConfigKey::new("min.cleanable.dirty.ratio", Double, Some("0.5")).of_broker("log.cleaner.min.cleanable.ratio"),
+    ConfigKey::new("min.compaction.lag.ms", Long, Some("0")).of_broker("log.cleaner.min.compaction.lag.ms"),
+    ConfigKey::new("min.insync.replicas", Int, Some("1")).of_broker("min.insync.replicas"),
+    ConfigKey::new("preallocate", Boolean, Some("false")).of_broker("log.preallocate"),
+    ConfigKey::new("remote.log.copy.disable", Boolean, Some("false")),
+    ConfigKey::new("remote.log.delete.on.disable", Boolean, Some("false")),
+    ConfigKey::new("remote.storage.enable", Boolean, Some("false")),
+    ConfigKey::new("retention.bytes", Long, Some("-1")).of_broker("log.retention.bytes"),
+    ConfigKey::new("retention.ms", Long, Some("604800000")).of_broker("log.retention.ms"),
+    ConfigKey::new("segment.bytes", Int, Some("1073741824")).of_broker("log.segment.bytes"),
+    ConfigKey::new("segment.index.bytes", Int, Some("10485760")).of_broker("log.index.size.max.bytes"),
+    ConfigKey::new("segment.jitter.ms", Long, Some("0")).of_broker("log.roll.jitter.ms"),
+    ConfigKey::new("segment.ms", Long, Some("604800000")).of_broker("log.roll.ms"),
+    ConfigKey::new("unclean.leader.election.enable", Boolean, Some("false")).of_broker("unclean.leader.election.enable"),
+    ConfigKey::new(DURABILITY, String, Some("fsync")),
+    ConfigKey::new(BYTES_MAX, Long, None),
+];

@@ -1,0 +1,154 @@
+//! The cluster, which is one node: DescribeCluster, DescribeLogDirs, ElectLeaders,
+//! ListPartitionReassignments.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use holdfast_storage::log::Topic;
+
+use super::super::broker::{Asker, Broker};
+use super::super::protocol::ErrorCode;
+use super::super::protocol::messages::{
+    DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
+    DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
+    DescribeLogDirsResult, DescribeLogDirsTopic, ElectLeadersRequest, ElectLeadersResponse,
+    ListPartitionReassignmentsResponse, PartitionElectionResult, ReplicaElectionResult,
+};
+use super::metadata::{CLUSTER_OPERATIONS, cluster_id};
+
+const BROKERS: i8 = 1;
+
+pub(super) fn describe_cluster(
+    broker: &Broker,
+    asker: &Asker,
+    request: &DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    if request.endpoint_type != BROKERS {
+        // As Kafka's brokers answer who looks for controllers (KIP-919).
+        return DescribeClusterResponse {
+            error_code: ErrorCode::MismatchedEndpointType.code(),
+            error_message: Some("The request was sent to an endpoint of the wrong type.".into()),
+            ..Default::default()
+        };
+    }
+    let (host, port) = broker.address_for(asker);
+    DescribeClusterResponse {
+        cluster_id: cluster_id(broker),
+        controller_id: broker.node_id(),
+        brokers: vec![DescribeClusterBroker {
+            broker_id: broker.node_id(),
+            host: host.into(),
+            port,
+            ..Default::default()
+        }],
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            CLUSTER_OPERATIONS
+        } else {
+            i32::MIN
+        },
+        ..Default::default()
+    }
+}
+
+pub(super) fn describe_log_dirs(
+    broker: &Broker,
+    request: DescribeLogDirsRequest,
+) -> DescribeLogDirsResponse {
+    let topics = match request.topics {
+        None => {
+            let topics = broker.log.topics();
+            topics.iter().map(|topic| sizes(topic, None)).collect()
+        }
+        Some(asked) => {
+            let mut topics = Vec::new();
+            for asked in asked {
+                if let Some(topic) = broker.log.topic(asked.topic.as_str()) {
+                    topics.push(sizes(&topic, Some(&asked.partitions)));
+                }
+            }
+            topics
+        }
+    };
+    let (total_bytes, usable_bytes) = disk_bytes(broker.log.directory()).unwrap_or((-1, -1));
+    DescribeLogDirsResponse {
+        results: vec![DescribeLogDirsResult {
+            log_dir: broker.log.directory().display().to_string().into(),
+            topics,
+            total_bytes,
+            usable_bytes,
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// Bytes of the file system that the log lies on, and those that it may still take (KIP-827).
+fn disk_bytes(directory: &Path) -> Option<(i64, i64)> {
+    let found = rustix::fs::statvfs(directory).ok()?;
+    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(found.f_frsize)).ok();
+    Some((bytes(found.f_blocks)?, bytes(found.f_bavail)?))
+}
+
+fn sizes(topic: &Topic, only: Option<&[i32]>) -> DescribeLogDirsTopic {
+    let partitions = topic.partitions().iter();
+    let wanted = partitions.filter(|p| only.is_none_or(|only| only.contains(&p.index())));
+    DescribeLogDirsTopic {
+        name: topic.name().into(),
+        partitions: wanted
+            .map(|partition| DescribeLogDirsPartition {
+                partition_index: partition.index(),
+                partition_size: i64::try_from(partition.size_bytes()).unwrap_or(i64::MAX),
+                ..Default::default()
+            })
+            .collect(),
+    }
+}
+
+/// This node leads everything, so no election is ever needed.
+pub(super) fn elect_leaders(broker: &Broker, request: ElectLeadersRequest) -> ElectLeadersResponse {
+    let asked: BTreeMap<String, Vec<i32>> = match request.topic_partitions {
+        Some(asked) => asked
+            .into_iter()
+            .map(|asked| (asked.topic.as_str().to_owned(), asked.partitions))
+            .collect(),
+        // Kafka names only those of all partitions that had an election.
+        None => BTreeMap::new(),
+    };
+    let results = asked.into_iter().map(|(name, partitions)| {
+        let topic = broker.log.topic(&name);
+        let judge = |partition_id: i32| {
+            let found = topic.as_ref().and_then(|t| t.partition(partition_id));
+            let (error, message) = match found {
+                Some(_) => (
+                    ErrorCode::ElectionNotNeeded,
+                    "Leader election not needed for topic partition.",
+                ),
+                None => (
+                    ErrorCode::UnknownTopicOrPartition,
+                    "No such topic or partition.",
+                ),
+            };
+            PartitionElectionResult {
+                partition_id,
+                error_code: error.code(),
+                error_message: Some(message.into()),
+            }
+        };
+        ReplicaElectionResult {
+            partition_result: partitions.into_iter().map(judge).collect(),
+            topic: name.into(),
+        }
+    });
+    ElectLeadersResponse {
+        replica_election_results: results.collect(),
+        ..Default::default()
+    }
+}
+
+/// Nothing ever moves to another broker.
+pub(super) fn list_partition_reassignments() -> ListPartitionReassignmentsResponse {
+    ListPartitionReassignmentsResponse {
+        error_message: None,
+        ..Default::default()
+    }
+}

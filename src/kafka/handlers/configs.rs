@@ -1,0 +1,299 @@
+//! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs, ListConfigResources.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use holdfast_storage::log::{ChangeTopicError, Topic};
+
+use super::super::broker::{Broker, TopicRef};
+use super::super::configs::{self, Operation, Setting, Source};
+use super::super::protocol::messages::{
+    AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse,
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
+    DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResourceResponse,
+    IncrementalAlterConfigsResponse, ListConfigResourcesRequest, ListConfigResourcesResponse,
+    ListedConfigResource,
+};
+use super::super::protocol::{ErrorCode, Str};
+use super::topics::{Refusal, change_error};
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+/// Of a topic whose configurations change all the time.
+const TRIES_MAX: usize = 16;
+
+pub(super) fn describe_configs(
+    broker: &Broker,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let results = request.resources.iter().map(|resource| {
+        let mut result = DescribeConfigsResult {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            error_message: None,
+            ..Default::default()
+        };
+        match settings(broker, resource) {
+            Ok(settings) => {
+                let wanted = |setting: &Setting| match &resource.configuration_keys {
+                    Some(keys) => keys.iter().any(|key| key.as_str() == setting.key.name),
+                    None => true,
+                };
+                let settings = settings.into_iter().filter(wanted);
+                let read_only = resource.resource_type == BROKER;
+                result.configs = settings
+                    .map(|setting| describe(setting, read_only, request.include_synonyms))
+                    .collect();
+            }
+            Err((error, message)) => {
+                result.error_code = error.code();
+                result.error_message = Some(message.into());
+            }
+        }
+        result
+    });
+    DescribeConfigsResponse {
+        results: results.collect(),
+        ..Default::default()
+    }
+}
+
+fn settings(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<Setting>, Refusal> {
+    let name = &resource.resource_name;
+    match resource.resource_type {
+        TOPIC => Ok(configs::of_topic(broker, &*topic(broker, name)?)),
+        BROKER => {
+            check_broker(broker, name)?;
+            // What holds for all brokers can only be set by clients, and they set nothing.
+            let all = if name.as_str().is_empty() {
+                Vec::new()
+            } else {
+                configs::of_broker(broker)
+            };
+            Ok(all)
+        }
+        other => Err(no_such_type(other)),
+    }
+}
+
+fn topic(broker: &Broker, name: &Str) -> Result<Arc<Topic>, Refusal> {
+    let found = broker.topic(&TopicRef::Name(name.clone()));
+    found.map_err(|error| (error, format!("there is no topic {name}")))
+}
+
+fn check_broker(broker: &Broker, name: &Str) -> Result<(), Refusal> {
+    let id = broker.node_id();
+    if name.as_str().is_empty() || name.as_str() == id.to_string() {
+        return Ok(());
+    }
+    let message =
+        format!("Unexpected broker id, expected {id} or empty string, but received {name}");
+    Err((ErrorCode::InvalidRequest, message))
+}
+
+fn no_such_type(resource_type: i8) -> Refusal {
+    let message = format!("resources of type {resource_type} have no configurations here");
+    (ErrorCode::InvalidRequest, message)
+}
+
+fn describe(
+    setting: Setting,
+    read_only: bool,
+    include_synonyms: bool,
+) -> DescribeConfigsResourceResult {
+    let sensitive = setting.key.kind == configs::Kind::Password;
+    let shown = |value: Option<String>| value.filter(|_| !sensitive).map(Str::from);
+    let synonyms = if include_synonyms {
+        setting.synonyms
+    } else {
+        Vec::new()
+    };
+    let synonym = |(name, value, source): (&str, Option<String>, Source)| DescribeConfigsSynonym {
+        name: name.into(),
+        value: shown(value),
+        source: source as i8,
+    };
+    DescribeConfigsResourceResult {
+        name: setting.key.name.into(),
+        value: shown(setting.value),
+        read_only,
+        config_source: setting.source as i8,
+        is_sensitive: sensitive,
+        synonyms: synonyms.into_iter().map(synonym).collect(),
+        config_type: setting.key.kind as i8,
+        documentation: None,
+    }
+}
+
+/// One configuration, what is done to it, and with what.
+type Step = (Str, Operation, Option<Str>);
+
+/// What is asked of one resource.
+struct Alteration {
+    resource_type: i8,
+    resource_name: Str,
+    steps: Result<Vec<Step>, Refusal>,
+    /// Whatever the steps do not name goes back to its default.
+    from_nothing: bool,
+}
+
+pub(super) async fn alter_configs(
+    broker: &Arc<Broker>,
+    request: AlterConfigsRequest,
+) -> AlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let set = |config: super::super::protocol::messages::AlterableConfig| {
+            (config.name, Operation::Set, config.value)
+        };
+        let alteration = Alteration {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+            steps: Ok(resource.configs.into_iter().map(set).collect()),
+            from_nothing: true,
+        };
+        let (error_code, error_message) = alter(broker, &alteration, request.validate_only).await;
+        responses.push(AlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type: alteration.resource_type,
+            resource_name: alteration.resource_name,
+        });
+    }
+    AlterConfigsResponse {
+        responses,
+        ..Default::default()
+    }
+}
+
+pub(super) async fn incremental_alter_configs(
+    broker: &Arc<Broker>,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let steps = resource.configs.into_iter().map(|config| {
+            let operation = Operation::from_wire(config.config_operation);
+            let operation = operation.ok_or_else(|| {
+                let message = format!("unknown operation {}", config.config_operation);
+                (ErrorCode::InvalidRequest, message)
+            })?;
+            Ok((config.name, operation, config.value))
+        });
+        let alteration = Alteration {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+            steps: steps.collect(),
+            from_nothing: false,
+        };
+        let (error_code, error_message) = alter(broker, &alteration, request.validate_only).await;
+        responses.push(IncrementalAlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type: alteration.resource_type,
+            resource_name: alteration.resource_name,
+        });
+    }
+    IncrementalAlterConfigsResponse {
+        responses,
+        ..Default::default()
+    }
+}
+
+async fn alter(
+    broker: &Arc<Broker>,
+    alteration: &Alteration,
+    validate_only: bool,
+) -> (i16, Option<Str>) {
+    match try_alter(broker, alteration, validate_only).await {
+        Ok(()) => (0, None),
+        Err((error, message)) => (error.code(), Some(message.into())),
+    }
+}
+
+async fn try_alter(
+    broker: &Arc<Broker>,
+    alteration: &Alteration,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let steps = alteration.steps.as_ref().map_err(Clone::clone)?;
+    let mut named = HashSet::new();
+    if !steps.iter().all(|(name, ..)| named.insert(name.as_str())) {
+        let message = "Error due to duplicate config keys".to_owned();
+        return Err((ErrorCode::InvalidRequest, message));
+    }
+    let name = &alteration.resource_name;
+    match alteration.resource_type {
+        TOPIC => {}
+        BROKER => {
+            check_broker(broker, name)?;
+            let names: Vec<&str> = steps.iter().map(|(name, ..)| name.as_str()).collect();
+            let message = format!(
+                "Cannot update these configs dynamically: {}; they are in the node's configuration file",
+                names.join(", ")
+            );
+            return Err((ErrorCode::InvalidRequest, message));
+        }
+        other => return Err(no_such_type(other)),
+    }
+    for _ in 0..TRIES_MAX {
+        let topic = topic(broker, name)?;
+        let mut configs = if alteration.from_nothing {
+            Vec::new()
+        } else {
+            topic.configs().to_vec()
+        };
+        for (name, operation, value) in steps {
+            let value = value.as_ref().map(Str::as_str);
+            configs::apply(broker, &mut configs, name.as_str(), *operation, value)
+                .map_err(|message| (ErrorCode::InvalidConfig, message))?;
+        }
+        if validate_only {
+            let valid = broker.log.check_configs(&configs);
+            return valid.map_err(|error| super::topics::create_error(&error));
+        }
+        match broker.log.set_configs(&topic, configs).await {
+            Ok(topic) => {
+                tracing::info!(topic = topic.name(), configs = ?topic.configs(), "topic configured");
+                return Ok(());
+            }
+            Err(ChangeTopicError::Outdated) => {}
+            Err(error) => return Err(change_error(&error)),
+        }
+    }
+    Err(change_error(&ChangeTopicError::Outdated))
+}
+
+/// Topics and this broker; version 0 asks for subscriptions to client metrics, of which there are none.
+pub(super) fn list_config_resources(
+    broker: &Broker,
+    version: i16,
+    request: &ListConfigResourcesRequest,
+) -> ListConfigResourcesResponse {
+    let wanted = |resource_type: i8| {
+        let types = &request.resource_types;
+        version > 0 && (types.is_empty() || types.contains(&resource_type))
+    };
+    let listed = |resource_name: Str, resource_type: i8| ListedConfigResource {
+        resource_name,
+        resource_type,
+    };
+    let mut config_resources = Vec::new();
+    if wanted(TOPIC) {
+        let topics = broker.log.topics();
+        config_resources.extend(
+            topics
+                .iter()
+                .map(|topic| listed(topic.name().into(), TOPIC)),
+        );
+    }
+    if wanted(BROKER) {
+        config_resources.push(listed(broker.node_id().to_string().into(), BROKER));
+    }
+    ListConfigResourcesResponse {
+        config_resources,
+        ..Default::default()
+    }
+}
