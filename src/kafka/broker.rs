@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::config::KafkaConfig;
+use super::fetch_sessions::FetchSessions;
 use super::groups::Coordinator;
 use super::protocol::{ErrorCode, Str};
 
@@ -27,6 +28,7 @@ pub(super) struct Broker {
     /// Record bytes of Fetch responses that may still be held.
     response_bytes: Arc<Semaphore>,
     reads: Semaphore,
+    pub(super) fetch_sessions: FetchSessions,
 }
 
 /// What the door counts; read through [`super::Handle::stats`].
@@ -48,7 +50,7 @@ pub(super) struct Asker {
 }
 
 /// How a request names a topic: by name, or since KIP-516 by id.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum TopicRef {
     Name(Str),
     Id(Uuid),
@@ -84,6 +86,8 @@ impl Broker {
         let request_bytes = Arc::new(byte_permits(requests));
         let response_bytes = Arc::new(byte_permits(config.responses_bytes_max));
         let counters = Arc::default();
+        let sessions_max = config.fetch_sessions_max;
+        let fetch_sessions = FetchSessions::new(sessions_max, config.fetch_session_partitions_max);
         Broker {
             log,
             groups,
@@ -94,6 +98,7 @@ impl Broker {
             counters,
             response_bytes,
             reads,
+            fetch_sessions,
         }
     }
 

@@ -48,6 +48,11 @@ pub struct KafkaConfig {
     pub accept_replication_factor: ReplicationFactors,
     /// Most record bytes in one Fetch response. Kafka: `fetch.max.bytes`. Default 16 MiB.
     pub fetch_bytes_max: usize,
+    /// Fetch sessions (KIP-227) kept for clients; a client without one sends full requests. Kafka:
+    /// `max.incremental.fetch.session.cache.slots`. Default 1000.
+    pub fetch_sessions_max: usize,
+    /// Partitions of all fetch sessions together. Default 100000.
+    pub fetch_session_partitions_max: usize,
     /// Record bytes of Fetch responses held in memory at once, read and not yet written to their
     /// clients. Long runs of batches are not read but sent from the log's files; short of room, short
     /// ones are, too. Default 64 MiB.
@@ -84,6 +89,8 @@ impl Default for KafkaConfig {
             partitions_max: 10_000,
             accept_replication_factor: ReplicationFactors::Refuse,
             fetch_bytes_max: 16 << 20,
+            fetch_sessions_max: 1000,
+            fetch_session_partitions_max: 100_000,
             responses_bytes_max: 64 << 20,
             reads_max: 16,
             groups: GroupsConfig::default(),

@@ -13,13 +13,13 @@
 //! | `transmit` | how answers reach the socket |
 //! | `handlers` | what each API does, by theme |
 //! | `configs` | every configuration that Kafka documents, with default and source |
+//! | `fetch_sessions` | what clients have asked for once and for all (KIP-227) |
 //! | `groups` | the consumer-group coordinator |
 //! | `client` | a small Kafka client for the command line |
 //!
 //! What the door does not have it does not advertise: there are no transactions (a transactional
-//! producer is refused when it asks for its id or coordinator), no SASL (a listener on a non-loopback
-//! address starts only with `allow_anonymous = true`), and no fetch sessions (every fetch is answered
-//! as a full one, with session id 0, which KIP-227 provides for).
+//! producer is refused when it asks for its id or coordinator), and no SASL (a listener on a non-loopback
+//! address starts only with `allow_anonymous = true`).
 //!
 //! Limits: [`KafkaConfig`], and those of [`protocol::wire`].
 
@@ -28,6 +28,7 @@ pub mod client;
 mod config;
 mod configs;
 mod connection;
+mod fetch_sessions;
 pub mod groups;
 mod handlers;
 mod listener;

@@ -2,7 +2,7 @@
 //!
 //! Sizes follow KIP-74: the first batch of the first partition that has one is always returned, over
 //! any limit, so that a consumer cannot get stuck; after it the limits of the request, of each
-//! partition and of this node hold. Fetch sessions are not kept: every answer is a full one.
+//! partition and of this node hold.
 //!
 //! Long runs of batches are not read here: they go from the log's files to the socket when the answer is
 //! sent ([`super::super::transmit`]).
@@ -13,12 +13,14 @@ use std::time::Duration;
 use holdfast_storage::log::{FetchError, Located, Log, Offset, Partition};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
+use super::super::fetch_sessions::{Told, Wanted};
 use super::super::protocol::messages::{
-    FetchPartition, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+    FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
-use super::super::protocol::{Chunk, ErrorCode, Records};
+use super::super::protocol::{Chunk, ErrorCode, Records, Str};
 use super::Held;
 
 /// Topics are named by id from here on (KIP-516).
@@ -40,24 +42,34 @@ pub(super) async fn fetch(
     request: FetchRequest,
     held: &mut Held,
 ) -> FetchResponse {
-    if let Some(error) = session_error(&request) {
-        return FetchResponse {
-            error_code: error.code(),
-            ..Default::default()
-        };
-    }
-    let mut asked = resolve(broker, asker, &request);
+    let by_id = asker.version >= TOPIC_ID_SINCE_VERSION;
+    let (fetching, wanted) = match broker.fetch_sessions.begin(&request, by_id) {
+        Ok(begun) => begun,
+        Err(error) => {
+            return FetchResponse {
+                error_code: error.code(),
+                ..Default::default()
+            };
+        }
+    };
+    let mut asked: Vec<Asked> = wanted
+        .iter()
+        .map(|wanted| resolve(broker, wanted))
+        .collect();
     let limits = Limits::of(broker, &request);
     collect(broker, &mut asked, &limits, held).await;
-    respond(request, asked)
-}
-
-/// Nobody can have a session here; whoever names one is told to begin anew (KIP-227).
-fn session_error(request: &FetchRequest) -> Option<ErrorCode> {
-    if request.session_id != 0 {
-        return Some(ErrorCode::FetchSessionIdNotFound);
+    let found: Vec<PartitionData> = wanted
+        .iter()
+        .zip(asked)
+        .map(|(wanted, asked)| describe(wanted.index, asked, request.isolation_level))
+        .collect();
+    let told: Vec<Told> = found.iter().map(told).collect();
+    let (session_id, places) = broker.fetch_sessions.end(fetching, &wanted, &told);
+    FetchResponse {
+        session_id,
+        responses: by_topic(&wanted, found, &places),
+        ..Default::default()
     }
-    (request.session_epoch > 0).then_some(ErrorCode::InvalidFetchSessionEpoch)
 }
 
 struct Limits {
@@ -88,31 +100,20 @@ struct Asked {
     bytes: usize,
 }
 
-/// In the order of the request, which clients turn over so that every partition gets its turn.
-fn resolve(broker: &Broker, asker: &Asker, request: &FetchRequest) -> Vec<Asked> {
-    let by_id = asker.version >= TOPIC_ID_SINCE_VERSION;
-    let mut asked = Vec::new();
-    for topic in &request.topics {
-        let topic_ref = TopicRef::new(by_id, &topic.topic, topic.topic_id);
-        asked.extend(topic.partitions.iter().map(|partition| Asked {
-            partition: find(broker, &topic_ref, partition),
-            next: Offset::new(partition.fetch_offset).unwrap_or_default(),
-            bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
-            chunks: Vec::new(),
-            bytes: 0,
-        }));
+fn resolve(broker: &Broker, wanted: &Wanted) -> Asked {
+    Asked {
+        partition: find(broker, wanted),
+        next: Offset::new(wanted.offset).unwrap_or_default(),
+        bytes_max: usize::try_from(wanted.bytes_max).unwrap_or(0),
+        chunks: Vec::new(),
+        bytes: 0,
     }
-    asked
 }
 
-fn find(
-    broker: &Broker,
-    topic: &TopicRef,
-    wanted: &FetchPartition,
-) -> Result<Arc<Partition>, ErrorCode> {
-    let partition = broker.partition(topic, wanted.partition)?;
-    broker.check_epoch(wanted.current_leader_epoch)?;
-    let from = Offset::new(wanted.fetch_offset).ok_or(ErrorCode::OffsetOutOfRange)?;
+fn find(broker: &Broker, wanted: &Wanted) -> Result<Arc<Partition>, ErrorCode> {
+    let partition = broker.partition(&wanted.topic, wanted.index)?;
+    broker.check_epoch(wanted.leader_epoch)?;
+    let from = Offset::new(wanted.offset).ok_or(ErrorCode::OffsetOutOfRange)?;
     let readable = partition.log_start_offset()..=partition.high_watermark();
     if readable.contains(&from) {
         Ok(partition)
@@ -290,32 +291,53 @@ impl Asked {
     }
 }
 
-fn respond(request: FetchRequest, asked: Vec<Asked>) -> FetchResponse {
-    let aborted_transactions = (request.isolation_level == READ_COMMITTED).then(Vec::new);
-    let mut asked = asked.into_iter();
-    let topics = request
-        .topics
-        .into_iter()
-        .map(|topic| FetchableTopicResponse {
-            topic: topic.topic,
-            topic_id: topic.topic_id,
-            partitions: topic
-                .partitions
-                .iter()
-                .zip(&mut asked)
-                .map(|(wanted, found)| PartitionData {
-                    aborted_transactions: aborted_transactions.clone(),
-                    ..describe(wanted.partition, found)
-                })
-                .collect(),
-        });
-    FetchResponse {
-        responses: topics.collect(),
-        ..Default::default()
+fn told(found: &PartitionData) -> Told {
+    Told {
+        has_records: found
+            .records
+            .as_ref()
+            .is_some_and(|records| !records.is_empty()),
+        error: ErrorCode(found.error_code),
+        high_watermark: found.high_watermark,
+        log_start: found.log_start_offset,
     }
 }
 
-fn describe(partition_index: i32, asked: Asked) -> PartitionData {
+/// The partitions at these places, one entry for those of a topic that follow each other.
+fn by_topic(
+    wanted: &[Wanted],
+    found: Vec<PartitionData>,
+    places: &[usize],
+) -> Vec<FetchableTopicResponse> {
+    let mut found: Vec<Option<PartitionData>> = found.into_iter().map(Some).collect();
+    let mut topics: Vec<FetchableTopicResponse> = Vec::new();
+    let mut last: Option<&TopicRef> = None;
+    for &place in places {
+        let partition = found.get_mut(place).and_then(Option::take);
+        let (Some(partition), Some(wanted)) = (partition, wanted.get(place)) else {
+            continue;
+        };
+        if last != Some(&wanted.topic) {
+            last = Some(&wanted.topic);
+            let (topic, topic_id) = match &wanted.topic {
+                TopicRef::Name(name) => (name.clone(), Uuid::nil()),
+                TopicRef::Id(id) => (Str::default(), *id),
+            };
+            topics.push(FetchableTopicResponse {
+                topic,
+                topic_id,
+                partitions: Vec::new(),
+            });
+        }
+        if let Some(topic) = topics.last_mut() {
+            topic.partitions.push(partition);
+        }
+    }
+    topics
+}
+
+fn describe(partition_index: i32, asked: Asked, isolation_level: i8) -> PartitionData {
+    let aborted_transactions = (isolation_level == READ_COMMITTED).then(Vec::new);
     match asked.partition {
         Ok(partition) => {
             // Nothing above the high watermark is ever visible, and there are no transactions, so
@@ -326,6 +348,7 @@ fn describe(partition_index: i32, asked: Asked) -> PartitionData {
                 high_watermark,
                 last_stable_offset: high_watermark,
                 log_start_offset: partition.log_start_offset().value(),
+                aborted_transactions,
                 records: Some(Records::new(asked.chunks)),
                 ..Default::default()
             }
@@ -334,6 +357,7 @@ fn describe(partition_index: i32, asked: Asked) -> PartitionData {
             partition_index,
             error_code: error.code(),
             high_watermark: -1,
+            aborted_transactions,
             ..Default::default()
         },
     }

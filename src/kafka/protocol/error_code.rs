@@ -76,6 +76,7 @@ error_codes! {
     InvalidRecord = 87, "INVALID_RECORD";
     ProducerFenced = 90, "PRODUCER_FENCED";
     UnknownTopicId = 100, "UNKNOWN_TOPIC_ID";
+    FetchSessionTopicIdError = 106, "FETCH_SESSION_TOPIC_ID_ERROR";
     MismatchedEndpointType = 114, "MISMATCHED_ENDPOINT_TYPE";
 }
 

@@ -2,9 +2,9 @@
 
 use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
-    FetchRequest, ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest,
-    ListOffsetsTopic, MetadataRequest, OffsetForLeaderEpochRequest, OffsetForLeaderPartition,
-    OffsetForLeaderPartitionResult, OffsetForLeaderTopic,
+    FetchRequest, ForgottenTopic, ListOffsetsPartition, ListOffsetsPartitionResponse,
+    ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, OffsetForLeaderEpochRequest,
+    OffsetForLeaderPartition, OffsetForLeaderPartitionResult, OffsetForLeaderTopic,
 };
 use super::*;
 
@@ -452,5 +452,166 @@ async fn the_client_writes_and_reads_what_it_wrote() {
     assert_eq!(refused.to_string(), "t/2: OFFSET_OUT_OF_RANGE");
     let refused = client.produce("nobody", 0, Vec::new()).await.unwrap_err();
     assert_eq!(refused.to_string(), "nobody: UNKNOWN_TOPIC_OR_PARTITION");
+    door.close().await;
+}
+
+/// A request of a session; partitions of the topic with their offsets.
+fn in_session(
+    topic: &Topic,
+    (session_id, session_epoch): (i32, i32),
+    partitions: &[(i32, i64)],
+    forgotten: &[i32],
+) -> FetchRequest {
+    let one = fetch(topic, 0, 0);
+    let mut topics = one.topics.clone();
+    topics[0].partitions = partitions
+        .iter()
+        .map(|&(partition, fetch_offset)| FetchPartition {
+            partition,
+            fetch_offset,
+            ..one.topics[0].partitions[0].clone()
+        })
+        .collect();
+    if partitions.is_empty() {
+        topics.clear();
+    }
+    let forgotten = ForgottenTopic {
+        topic: topic.name().into(),
+        topic_id: topic.id().0,
+        partitions: forgotten.to_vec(),
+    };
+    FetchRequest {
+        session_id,
+        session_epoch,
+        topics,
+        forgotten_topics_data: vec![forgotten],
+        ..one
+    }
+}
+
+/// Session, and partition, error and number of records of what the answer names.
+async fn told(
+    wire: &mut Wire,
+    request: FetchRequest,
+    version: i16,
+) -> (i32, Vec<(i32, i16, usize)>) {
+    let response = wire.ask(request, version).await;
+    assert_eq!(response.error_code, 0);
+    let partitions = response
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partitions);
+    let named = partitions.map(|found| {
+        let records = if found.error_code == 0 {
+            values(found, 0).len()
+        } else {
+            0
+        };
+        (found.partition_index, found.error_code, records)
+    });
+    (response.session_id, named.collect())
+}
+
+#[tokio::test]
+async fn a_fetch_session_tells_what_is_new() {
+    let door = Door::open().await;
+    let topic = door.topic("t", 3).await;
+    let mut wire = door.wire().await;
+    for version in [7, 12, 13, 18] {
+        let start = |partition: i32| {
+            let partition = topic.partition(partition).unwrap();
+            partition.high_watermark().value()
+        };
+        let all = [(0, start(0)), (1, start(1)), (2, start(2))];
+        let ask = in_session(&topic, (0, 0), &all, &[]);
+        let (id, named) = told(&mut wire, ask, version).await;
+        assert_ne!(id, 0);
+        assert_eq!(
+            named,
+            [(0, 0, 0), (1, 0, 0), (2, 0, 0)],
+            "version {version}"
+        );
+        let nothing = told(&mut wire, in_session(&topic, (id, 1), &[], &[]), version).await;
+        assert_eq!(nothing, (id, vec![]));
+        let new = batch(&["new"]);
+        produced(&mut wire, produce(&topic, 1, new.clone()), 9).await;
+        let ask = in_session(&topic, (id, 2), &[], &[]);
+        assert_eq!(told(&mut wire, ask, version).await, (id, vec![(1, 0, 1)]));
+        // It is behind the others now, and has nothing more once it was read.
+        let read = [(1, start(1))];
+        let ask = in_session(&topic, (id, 3), &read, &[]);
+        assert_eq!(told(&mut wire, ask, version).await, (id, vec![]));
+        for partition in [1, 2, 0] {
+            produced(&mut wire, produce(&topic, partition, new.clone()), 9).await;
+        }
+        let ask = in_session(&topic, (id, 4), &[], &[0]);
+        let named = vec![(2, 0, 1), (1, 0, 1)];
+        assert_eq!(told(&mut wire, ask, version).await, (id, named));
+        // An error is told until it is over.
+        let ask = in_session(&topic, (id, 5), &[(1, start(1)), (2, 1 << 40)], &[]);
+        assert_eq!(told(&mut wire, ask, version).await, (id, vec![(2, 1, 0)]));
+        let ask = in_session(&topic, (id, 6), &[], &[]);
+        assert_eq!(told(&mut wire, ask, version).await, (id, vec![(2, 1, 0)]));
+        let ask = in_session(&topic, (id, 7), &[(2, start(2))], &[]);
+        assert_eq!(told(&mut wire, ask, version).await, (id, vec![(2, 0, 0)]));
+        // All forgotten: the session is over.
+        let ask = in_session(&topic, (id, 8), &[], &[1, 2]);
+        assert_eq!(told(&mut wire, ask, version).await, (0, vec![]));
+        let gone = wire
+            .ask(in_session(&topic, (id, 9), &[], &[]), version)
+            .await;
+        assert_eq!(
+            ErrorCode(gone.error_code),
+            ErrorCode::FetchSessionIdNotFound
+        );
+    }
+    door.close().await;
+}
+
+#[tokio::test]
+async fn fetch_sessions_are_refused_and_bounded() {
+    let config = KafkaConfig {
+        fetch_sessions_max: 1,
+        fetch_session_partitions_max: 2,
+        ..Default::default()
+    };
+    let door = Door::open_with(config).await;
+    let topic = door.topic("t", 3).await;
+    let mut wire = door.wire().await;
+    let code = async |wire: &mut Wire, request: FetchRequest, version: i16| {
+        ErrorCode(wire.ask(request, version).await.error_code)
+    };
+    let three = [(0, 0), (1, 0), (2, 0)];
+    let (id, named) = told(&mut wire, in_session(&topic, (0, 0), &three, &[]), 12).await;
+    assert_eq!((id, named.len()), (0, 3), "no room for three partitions");
+    let (id, _) = told(&mut wire, in_session(&topic, (0, 0), &three[..1], &[]), 12).await;
+    assert_ne!(id, 0);
+    let (other, _) = told(&mut wire, in_session(&topic, (0, 0), &three[..1], &[]), 12).await;
+    assert_eq!(other, 0, "one session is all there is");
+    let ask = in_session(&topic, (id, 2), &[], &[]);
+    assert_eq!(
+        code(&mut wire, ask, 12).await,
+        ErrorCode::InvalidFetchSessionEpoch
+    );
+    let ask = in_session(&topic, (id, 1), &[], &[]);
+    assert_eq!(
+        code(&mut wire, ask, 13).await,
+        ErrorCode::FetchSessionTopicIdError
+    );
+    // It outgrows its room: answered once more, and over.
+    let (over, named) = told(&mut wire, in_session(&topic, (id, 1), &three[1..], &[]), 12).await;
+    assert_eq!((over, named.len()), (0, 3));
+    // Which makes room; and so does who ends one.
+    for _ in 0..2 {
+        let (id, _) = told(&mut wire, in_session(&topic, (0, 0), &three[..2], &[]), 12).await;
+        assert_ne!(id, 0);
+        let (none, named) = told(&mut wire, in_session(&topic, (id, -1), &three, &[]), 12).await;
+        assert_eq!((none, named.len()), (0, 3));
+        let ask = in_session(&topic, (id, 1), &[], &[]);
+        assert_eq!(
+            code(&mut wire, ask, 12).await,
+            ErrorCode::FetchSessionIdNotFound
+        );
+    }
     door.close().await;
 }
