@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use holdfast_storage::log::{FetchError, Log, Partition, Topic, TopicId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ pub(super) struct Broker {
     pub(super) counters: Arc<Counters>,
     /// Record bytes of Fetch responses that may still be held.
     response_bytes: Arc<Semaphore>,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
     pub(super) fetch_sessions: FetchSessions,
 }
 
@@ -81,7 +81,7 @@ impl Broker {
         groups: Coordinator,
         stop: CancellationToken,
     ) -> Broker {
-        let reads = Semaphore::new(config.reads_max.max(1));
+        let reads = Arc::new(Semaphore::new(config.reads_max.max(1)));
         let requests = config.requests_bytes_max.max(config.request_bytes_max);
         let request_bytes = Arc::new(byte_permits(requests));
         let response_bytes = Arc::new(byte_permits(config.responses_bytes_max));
@@ -102,14 +102,9 @@ impl Broker {
         }
     }
 
-    /// Room for up to `wanted` bytes of a Fetch response; less, down to none, where others hold it.
-    pub(super) fn response_room(&self, wanted: usize) -> Option<OwnedSemaphorePermit> {
-        let room = wanted.min(self.response_bytes.available_permits());
-        let permits = u32::try_from(room).unwrap_or(u32::MAX);
-        self.response_bytes
-            .clone()
-            .try_acquire_many_owned(permits)
-            .ok()
+    /// Where room for the bytes of Fetch responses is taken.
+    pub(super) fn response_bytes(&self) -> Arc<Semaphore> {
+        self.response_bytes.clone()
     }
 
     pub(super) fn node_id(&self) -> i32 {
@@ -165,14 +160,18 @@ impl Broker {
         read: impl FnOnce(&Log) -> T + Send + 'static,
     ) -> Result<T, ErrorCode> {
         let closing = ErrorCode::NotLeaderOrFollower;
-        let _permit = self.reads.acquire().await.map_err(|_| closing)?;
+        let permit = self.reads.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| closing)?;
         let log = self.log.clone();
-        tokio::task::spawn_blocking(move || read(&log))
-            .await
-            .map_err(|error| {
-                tracing::error!(%error, "a read of the log did not finish");
-                ErrorCode::UnknownServerError
-            })
+        let read = move || {
+            // Whoever waits for it may be gone before it ends.
+            let _permit = permit;
+            read(&log)
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|error| {
+            tracing::error!(%error, "a read of the log did not finish");
+            ErrorCode::UnknownServerError
+        })
     }
 }
 

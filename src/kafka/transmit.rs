@@ -123,6 +123,14 @@ impl Left {
                         Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
                             return Err(Unsent::Log(error));
                         }
+                        Err(error) if cannot_send_files(&error) => {
+                            // This file system, or this kernel, has no sendfile.
+                            let bytes = run.read();
+                            let bytes = bytes.map_err(|e| Unsent::Log(io::Error::other(e)))?;
+                            self.chunks.pop_front();
+                            self.chunks.push_front(Chunk::Memory(bytes));
+                            continue;
+                        }
                         sent => sent,
                     }
                 }
@@ -148,6 +156,13 @@ impl Left {
             self.sent = 0;
         }
     }
+}
+
+fn cannot_send_files(error: &io::Error) -> bool {
+    let codes = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP];
+    codes
+        .iter()
+        .any(|code| error.raw_os_error() == Some(code.raw_os_error()))
 }
 
 /// Slices as one buffer for vectored writes.

@@ -677,7 +677,6 @@ async fn a_topic_that_waits_for_the_disk_again_is_durable_when_it_says_so() {
     let new = common::topic("t", 1, &[("holdfast.durability", "os")]);
     let topic = log.create_topic(new).await.unwrap();
     let partition = topic.partitions()[0].clone();
-    let before = log.stats().fdatasyncs;
     // Appends before, around and behind the change: all are answered, and once.
     let mut appending = Vec::new();
     for i in 0..200 {
@@ -691,7 +690,62 @@ async fn a_topic_that_waits_for_the_disk_again_is_durable_when_it_says_so() {
     for (i, appending) in appending.into_iter().enumerate() {
         assert_eq!(appending.await.unwrap().base_offset, offset(i as i64));
     }
-    assert!(log.stats().fdatasyncs > before);
     assert_eq!(read_all(&log, &partition).len(), 200);
+    for _ in 0..5 {
+        let before = log.stats().fdatasyncs;
+        let appending = log.append(&partition, &[record("k", "v")]).await.unwrap();
+        appending.await.unwrap();
+        assert!(log.stats().fdatasyncs > before);
+    }
+    log.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_become_readable_in_order_while_a_topic_changes_what_durable_means() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(LogOptions::new(dir.path())).unwrap();
+    let topic = log.create_topic(new_topic("t", 1)).await.unwrap();
+    let partition = topic.partitions()[0].clone();
+    // Enough in flight for groups to be written while others are synced.
+    let writers: Vec<_> = (0..16)
+        .map(|_| {
+            let (log, partition) = (log.clone(), partition.clone());
+            tokio::spawn(async move {
+                let record = [record("k", vec![7; 100_000])];
+                for _ in 0..150 {
+                    let appending = log.append(&partition, &record).await.unwrap();
+                    appending.await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let (reading, read_from) = (log.clone(), partition.clone());
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut next = offset(0);
+        while next < offset(16 * 150) {
+            for found in reading.read(&read_from, next, 1 << 20).unwrap() {
+                assert_eq!(found.offset, next, "skipped");
+                next = next.plus(1);
+            }
+            std::thread::yield_now();
+        }
+    });
+    let mut topic = topic;
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        let configs = if topic.is_os_durable() {
+            Vec::new()
+        } else {
+            vec![("holdfast.durability".to_owned(), "os".to_owned())]
+        };
+        topic = match log.set_configs(&topic, configs).await {
+            Ok(changed) => changed,
+            Err(ChangeTopicError::Outdated) => log.topic("t").unwrap(),
+            Err(error) => panic!("{error}"),
+        };
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    reader.await.unwrap();
     log.close();
 }

@@ -8,12 +8,15 @@
 mod broker_keys;
 mod topic_keys;
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use holdfast_storage::log::{Retention, Topic};
 
 use super::broker::Broker;
 use super::config::KafkaConfig;
+use super::handlers::topics::{Refusal, create_error};
+use super::protocol::ErrorCode;
 
 pub(super) use broker_keys::BROKER_KEYS;
 pub(super) use topic_keys::TOPIC_KEYS;
@@ -222,16 +225,17 @@ impl Operation {
     }
 }
 
-/// One step from the configurations a topic has to those it shall have; the error is for its reader.
+/// One step from the configurations a topic has to those it shall have.
 pub(super) fn apply(
     broker: &Broker,
     configs: &mut Vec<(String, String)>,
     name: &str,
     operation: Operation,
     value: Option<&str>,
-) -> Result<(), String> {
+) -> Result<(), Refusal> {
+    let invalid = |message: String| (ErrorCode::InvalidConfig, message);
     let key = TOPIC_KEYS.iter().find(|key| key.name == name);
-    let key = key.ok_or_else(|| format!("Unknown topic config name: {name}"))?;
+    let key = key.ok_or_else(|| invalid(format!("Unknown topic config name: {name}")))?;
     let place = configs.iter().position(|(known, _)| known == name);
     if operation == Operation::Delete {
         if let Some(place) = place {
@@ -239,14 +243,17 @@ pub(super) fn apply(
         }
         return Ok(());
     }
-    let value = value.ok_or_else(|| format!("Null value not supported for : {name}"))?;
+    let value = value.ok_or_else(|| {
+        let message = format!("Null value not supported for : {name}");
+        (ErrorCode::InvalidRequest, message)
+    })?;
     let value = match operation {
         Operation::Append | Operation::Subtract => {
             if key.kind != Kind::List {
                 let operation = format!("{operation:?}").to_uppercase();
-                return Err(format!(
+                return Err(invalid(format!(
                     "Can't {operation} to key {name} because its type is not LIST."
-                ));
+                )));
             }
             let own = place.and_then(|place| configs.get(place));
             let now = own.map_or_else(
@@ -259,19 +266,16 @@ pub(super) fn apply(
             };
             let (mut list, given) = (items(&now), items(value));
             if operation == Operation::Append {
-                for item in given {
-                    if !list.contains(&item) {
-                        list.push(item);
-                    }
-                }
+                let mut known: HashSet<String> = list.iter().cloned().collect();
+                list.extend(given.into_iter().filter(|item| known.insert(item.clone())));
             } else {
+                let given: HashSet<String> = given.into_iter().collect();
                 list.retain(|item| !given.contains(item));
             }
             list.join(",")
         }
         _ => value.to_owned(),
     };
-    check(key, &value)?;
     match place.and_then(|place| configs.get_mut(place)) {
         Some((_, now)) => *now = value,
         None => configs.push((name.to_owned(), value)),
@@ -291,11 +295,14 @@ fn check(key: &ConfigKey, value: &str) -> Result<(), String> {
     .replace("a number of type boolean", "a boolean"))
 }
 
-/// The types of the values a new topic is given.
-pub(super) fn check_types(configs: &[(String, String)]) -> Result<(), String> {
+/// All configurations that a topic shall have: the log judges those that it obeys, the others are judged
+/// by their types.
+pub(super) fn judge(broker: &Broker, configs: &[(String, String)]) -> Result<(), Refusal> {
+    let judged = broker.log.check_configs(configs);
+    judged.map_err(|error| create_error(&error))?;
     for (name, value) in configs {
         if let Some(key) = TOPIC_KEYS.iter().find(|key| key.name == name) {
-            check(key, value)?;
+            check(key, value).map_err(|message| (ErrorCode::InvalidConfig, message))?;
         }
     }
     Ok(())

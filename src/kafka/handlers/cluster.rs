@@ -1,19 +1,23 @@
-//! The cluster, which is one node: DescribeCluster, DescribeLogDirs, ElectLeaders,
-//! ListPartitionReassignments.
+//! The cluster, which is one node: DescribeCluster, DescribeLogDirs, AlterReplicaLogDirs, ElectLeaders,
+//! AlterPartitionReassignments, ListPartitionReassignments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use holdfast_storage::log::Topic;
 
 use super::super::broker::{Asker, Broker};
-use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
-    DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
-    DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
-    DescribeLogDirsResult, DescribeLogDirsTopic, ElectLeadersRequest, ElectLeadersResponse,
-    ListPartitionReassignmentsResponse, PartitionElectionResult, ReplicaElectionResult,
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
+    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult, AlterReplicaLogDirsRequest,
+    AlterReplicaLogDirsResponse, DescribeClusterBroker, DescribeClusterRequest,
+    DescribeClusterResponse, DescribeLogDirsPartition, DescribeLogDirsRequest,
+    DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic, ElectLeadersRequest,
+    ElectLeadersResponse, ListPartitionReassignmentsResponse, PartitionElectionResult,
+    ReassignablePartition, ReassignablePartitionResponse, ReassignableTopicResponse,
+    ReplicaElectionResult,
 };
+use super::super::protocol::{ErrorCode, Str};
 use super::metadata::{CLUSTER_OPERATIONS, cluster_id};
 
 const BROKERS: i8 = 1;
@@ -60,8 +64,11 @@ pub(super) fn describe_log_dirs(
             topics.iter().map(|topic| sizes(topic, None)).collect()
         }
         Some(asked) => {
-            let mut topics = Vec::new();
+            let (mut topics, mut named) = (Vec::new(), HashSet::new());
             for asked in asked {
+                if !named.insert(asked.topic.as_str().to_owned()) {
+                    continue;
+                }
                 if let Some(topic) = broker.log.topic(asked.topic.as_str()) {
                     topics.push(sizes(&topic, Some(&asked.partitions)));
                 }
@@ -90,8 +97,9 @@ fn disk_bytes(directory: &Path) -> Option<(i64, i64)> {
 }
 
 fn sizes(topic: &Topic, only: Option<&[i32]>) -> DescribeLogDirsTopic {
+    let only: Option<HashSet<i32>> = only.map(|only| only.iter().copied().collect());
     let partitions = topic.partitions().iter();
-    let wanted = partitions.filter(|p| only.is_none_or(|only| only.contains(&p.index())));
+    let wanted = partitions.filter(|p| only.as_ref().is_none_or(|only| only.contains(&p.index())));
     DescribeLogDirsTopic {
         name: topic.name().into(),
         partitions: wanted
@@ -101,6 +109,82 @@ fn sizes(topic: &Topic, only: Option<&[i32]>) -> DescribeLogDirsTopic {
                 ..Default::default()
             })
             .collect(),
+    }
+}
+
+/// There is one directory, and everything is in it.
+pub(super) fn alter_replica_log_dirs(
+    broker: &Broker,
+    request: AlterReplicaLogDirsRequest,
+) -> AlterReplicaLogDirsResponse {
+    let mut results = Vec::new();
+    for dir in request.dirs {
+        let is_ours = Path::new(dir.path.as_str()) == broker.log.directory();
+        for asked in dir.topics {
+            let topic = broker.log.topic(asked.name.as_str());
+            let judge = |partition_index: i32| {
+                let found = topic.as_ref().and_then(|t| t.partition(partition_index));
+                let error = match found {
+                    _ if !is_ours => ErrorCode::LogDirNotFound,
+                    None => ErrorCode::UnknownTopicOrPartition,
+                    Some(_) => ErrorCode::None,
+                };
+                AlterReplicaLogDirPartitionResult {
+                    partition_index,
+                    error_code: error.code(),
+                }
+            };
+            results.push(AlterReplicaLogDirTopicResult {
+                partitions: asked.partitions.into_iter().map(judge).collect(),
+                topic_name: asked.name,
+            });
+        }
+    }
+    AlterReplicaLogDirsResponse {
+        results,
+        ..Default::default()
+    }
+}
+
+/// Every partition is on this node, and can only stay there.
+pub(super) fn alter_partition_reassignments(
+    broker: &Broker,
+    request: AlterPartitionReassignmentsRequest,
+) -> AlterPartitionReassignmentsResponse {
+    let responses = request.topics.into_iter().map(|asked| {
+        let topic = broker.log.topic(asked.name.as_str());
+        let judge = |wanted: ReassignablePartition| {
+            let found = topic
+                .as_ref()
+                .and_then(|t| t.partition(wanted.partition_index));
+            let (error, message) = match (found, &wanted.replicas) {
+                (None, _) => (
+                    ErrorCode::UnknownTopicOrPartition,
+                    Some("The topic or partition does not exist.".to_owned()),
+                ),
+                (_, None) => (ErrorCode::NoReassignmentInProgress, None),
+                (_, Some(replicas)) if *replicas == [broker.node_id()] => (ErrorCode::None, None),
+                _ => (
+                    ErrorCode::InvalidReplicaAssignment,
+                    Some(format!("there is one broker, {}", broker.node_id())),
+                ),
+            };
+            ReassignablePartitionResponse {
+                partition_index: wanted.partition_index,
+                error_code: error.code(),
+                error_message: message.map(Str::from),
+            }
+        };
+        ReassignableTopicResponse {
+            partitions: asked.partitions.into_iter().map(judge).collect(),
+            name: asked.name,
+        }
+    });
+    AlterPartitionReassignmentsResponse {
+        error_message: None,
+        allow_replication_factor_change: request.allow_replication_factor_change,
+        responses: responses.collect(),
+        ..Default::default()
     }
 }
 

@@ -16,19 +16,20 @@ use super::super::protocol::messages::{
     ListedConfigResource,
 };
 use super::super::protocol::{ErrorCode, Str};
-use super::topics::{Refusal, change_error};
+use super::topics::{CHANGE_TRIES_MAX, Refusal, change_error};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
-
-/// Of a topic whose configurations change all the time.
-const TRIES_MAX: usize = 16;
 
 pub(super) fn describe_configs(
     broker: &Broker,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
-    let results = request.resources.iter().map(|resource| {
+    let mut named = HashSet::new();
+    // Once each: a short request must not ask for a long answer many times over.
+    let asked = request.resources.iter();
+    let asked = asked.filter(|r| named.insert((r.resource_type, r.resource_name.as_str())));
+    let results = asked.map(|resource| {
         let mut result = DescribeConfigsResult {
             resource_type: resource.resource_type,
             resource_name: resource.resource_name.clone(),
@@ -37,10 +38,9 @@ pub(super) fn describe_configs(
         };
         match settings(broker, resource) {
             Ok(settings) => {
-                let wanted = |setting: &Setting| match &resource.configuration_keys {
-                    Some(keys) => keys.iter().any(|key| key.as_str() == setting.key.name),
-                    None => true,
-                };
+                let keys = resource.configuration_keys.as_deref().unwrap_or_default();
+                let keys: HashSet<&str> = keys.iter().map(Str::as_str).collect();
+                let wanted = |setting: &Setting| keys.is_empty() || keys.contains(setting.key.name);
                 let settings = settings.into_iter().filter(wanted);
                 let read_only = resource.resource_type == BROKER;
                 result.configs = settings
@@ -139,11 +139,36 @@ struct Alteration {
     from_nothing: bool,
 }
 
+/// Resources that a request names more than once.
+struct Twice(HashSet<(i8, String)>);
+
+impl Twice {
+    fn of<'a>(named: impl Iterator<Item = (i8, &'a str)>) -> Twice {
+        let mut seen = HashSet::new();
+        let again = named.filter(|place| !seen.insert(*place));
+        Twice(again.map(|(kind, name)| (kind, name.to_owned())).collect())
+    }
+
+    fn refuse(&self, alteration: Alteration) -> Alteration {
+        let name = alteration.resource_name.as_str().to_owned();
+        if !self.0.contains(&(alteration.resource_type, name)) {
+            return alteration;
+        }
+        let message = "Each resource must appear at most once.".to_owned();
+        Alteration {
+            steps: Err((ErrorCode::InvalidRequest, message)),
+            ..alteration
+        }
+    }
+}
+
 pub(super) async fn alter_configs(
     broker: &Arc<Broker>,
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let named = request.resources.iter();
+    let twice = Twice::of(named.map(|r| (r.resource_type, r.resource_name.as_str())));
     for resource in request.resources {
         let set = |config: super::super::protocol::messages::AlterableConfig| {
             (config.name, Operation::Set, config.value)
@@ -154,6 +179,7 @@ pub(super) async fn alter_configs(
             steps: Ok(resource.configs.into_iter().map(set).collect()),
             from_nothing: true,
         };
+        let alteration = twice.refuse(alteration);
         let (error_code, error_message) = alter(broker, &alteration, request.validate_only).await;
         responses.push(AlterConfigsResourceResponse {
             error_code,
@@ -173,6 +199,8 @@ pub(super) async fn incremental_alter_configs(
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let named = request.resources.iter();
+    let twice = Twice::of(named.map(|r| (r.resource_type, r.resource_name.as_str())));
     for resource in request.resources {
         let steps = resource.configs.into_iter().map(|config| {
             let operation = Operation::from_wire(config.config_operation);
@@ -188,6 +216,7 @@ pub(super) async fn incremental_alter_configs(
             steps: steps.collect(),
             from_nothing: false,
         };
+        let alteration = twice.refuse(alteration);
         let (error_code, error_message) = alter(broker, &alteration, request.validate_only).await;
         responses.push(IncrementalAlterConfigsResourceResponse {
             error_code,
@@ -238,7 +267,7 @@ async fn try_alter(
         }
         other => return Err(no_such_type(other)),
     }
-    for _ in 0..TRIES_MAX {
+    for _ in 0..CHANGE_TRIES_MAX {
         let topic = topic(broker, name)?;
         let mut configs = if alteration.from_nothing {
             Vec::new()
@@ -247,12 +276,11 @@ async fn try_alter(
         };
         for (name, operation, value) in steps {
             let value = value.as_ref().map(Str::as_str);
-            configs::apply(broker, &mut configs, name.as_str(), *operation, value)
-                .map_err(|message| (ErrorCode::InvalidConfig, message))?;
+            configs::apply(broker, &mut configs, name.as_str(), *operation, value)?;
         }
+        configs::judge(broker, &configs)?;
         if validate_only {
-            let valid = broker.log.check_configs(&configs);
-            return valid.map_err(|error| super::topics::create_error(&error));
+            return Ok(());
         }
         match broker.log.set_configs(&topic, configs).await {
             Ok(topic) => {
@@ -280,6 +308,13 @@ pub(super) fn list_config_resources(
         resource_name,
         resource_type,
     };
+    let known = |resource_type: &i8| matches!(*resource_type, TOPIC | BROKER);
+    if version > 0 && !request.resource_types.iter().all(known) {
+        return ListConfigResourcesResponse {
+            error_code: ErrorCode::UnsupportedVersion.code(),
+            ..Default::default()
+        };
+    }
     let mut config_resources = Vec::new();
     if wanted(TOPIC) {
         let topics = broker.log.topics();

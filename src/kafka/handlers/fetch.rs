@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_storage::log::{FetchError, Located, Log, Offset, Partition};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -164,24 +164,19 @@ async fn read_more(broker: &Arc<Broker>, asked: &mut [Asked], limits: &Limits, h
         return;
     }
     let left = limits.bytes_max.saturating_sub(bytes);
-    let room = broker.response_room(left);
-    let memory = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    let memory = broker.response_bytes();
     let read = broker
-        .read(move |log| read_all(log, wants, left, memory, bytes == 0))
+        .read(move |log| read_all(log, wants, left, &memory, bytes == 0))
         .await;
-    let mut used = 0;
     match read {
         Ok(found) => {
             for (at, outcome) in found {
                 if let Some(asked) = asked.get_mut(at) {
-                    used += asked.take(outcome);
+                    asked.take(outcome, held);
                 }
             }
         }
         Err(error) => asked.iter_mut().for_each(|a| a.partition = Err(error)),
-    }
-    if let Some(room) = room {
-        keep(held, room, used);
     }
 }
 
@@ -189,10 +184,8 @@ fn total(asked: &[Asked]) -> usize {
     asked.iter().map(|a| a.bytes).sum()
 }
 
-/// Holds as much of the room as was used and gives the rest back.
-fn keep(held: &mut Held, mut room: OwnedSemaphorePermit, used: usize) {
-    let unused = room.num_permits().saturating_sub(used);
-    drop(room.split(unused));
+/// Adds to what an answer holds of the room.
+fn keep(held: &mut Held, room: OwnedSemaphorePermit) {
     match held {
         Some(held) => held.merge(room),
         None => *held = Some(room),
@@ -205,6 +198,8 @@ type Found = (usize, Result<Read, FetchError>);
 struct Read {
     chunks: Vec<Chunk>,
     next: Offset,
+    /// What the batches in memory take of the room.
+    room: Held,
 }
 
 /// `first`: nothing was found yet, so one batch may exceed the limits.
@@ -212,7 +207,7 @@ fn read_all(
     log: &Log,
     wants: Vec<Want>,
     mut left: usize,
-    mut memory: usize,
+    memory: &Arc<Semaphore>,
     mut first: bool,
 ) -> Vec<Found> {
     let mut found = Vec::with_capacity(wants.len());
@@ -234,25 +229,38 @@ fn read_all(
         }
         first &= bytes == 0;
         left = left.saturating_sub(bytes);
-        found.push((want.at, read(located, &mut memory)));
+        found.push((want.at, read(located, memory)));
     }
     found
 }
 
-/// Reads what is short and fits into `memory`; the rest is sent from where it lies.
-fn read(located: Located, memory: &mut usize) -> Result<Read, FetchError> {
+/// Reads what is short and has room in `memory`; the rest is sent from where it lies.
+fn read(located: Located, memory: &Arc<Semaphore>) -> Result<Read, FetchError> {
+    let mut room = None;
     let chunks = located.runs.into_iter().map(|run| {
-        let short = run.bytes() < SENT_FROM_FILE_BYTES_MIN && run.bytes() <= *memory;
-        if !short && run.file().is_some() {
+        let is_short = run.bytes() < SENT_FROM_FILE_BYTES_MIN;
+        let has_room = is_short && take_room(memory, run.bytes(), &mut room);
+        if !has_room && run.file().is_some() {
             return Ok(Chunk::Stored(run));
         }
-        *memory = memory.saturating_sub(run.bytes());
         run.read().map(Chunk::Memory)
     });
     Ok(Read {
         chunks: chunks.collect::<Result<_, _>>()?,
         next: located.next,
+        room,
     })
+}
+
+fn take_room(memory: &Arc<Semaphore>, bytes: usize, room: &mut Held) -> bool {
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+    match memory.clone().try_acquire_many_owned(permits) {
+        Ok(permit) => {
+            keep(room, permit);
+            true
+        }
+        Err(_) => false,
+    }
 }
 
 impl Asked {
@@ -268,25 +276,17 @@ impl Asked {
         })
     }
 
-    /// Bytes that it holds in memory now, in addition.
-    fn take(&mut self, outcome: Result<Read, FetchError>) -> usize {
+    fn take(&mut self, outcome: Result<Read, FetchError>, held: &mut Held) {
         match outcome {
             Ok(read) => {
-                let bytes = |stored: bool| {
-                    let chunks = read.chunks.iter();
-                    let of_kind = chunks.filter(|chunk| chunk.is_stored() == stored);
-                    of_kind.map(Chunk::len).sum::<usize>()
-                };
-                let in_memory = bytes(false);
-                self.bytes += in_memory + bytes(true);
+                self.bytes += read.chunks.iter().map(Chunk::len).sum::<usize>();
                 self.next = read.next;
                 self.chunks.extend(read.chunks);
-                in_memory
+                if let Some(room) = read.room {
+                    keep(held, room);
+                }
             }
-            Err(error) => {
-                self.partition = Err(fetch_error(&error));
-                0
-            }
+            Err(error) => self.partition = Err(fetch_error(&error)),
         }
     }
 }

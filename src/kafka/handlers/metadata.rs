@@ -1,5 +1,6 @@
 //! Metadata and FindCoordinator: which topics there are, and that this node leads all of them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use holdfast_storage::log::{CreateTopicError, NewTopic, Topic};
@@ -90,7 +91,13 @@ async fn some_topics(
     auto_create: bool,
 ) -> Vec<MetadataResponseTopic> {
     let mut topics = Vec::with_capacity(asked.len());
+    let mut named = HashSet::new();
     for MetadataRequestTopic { topic_id, name } in asked {
+        // Once each, as Kafka.
+        let place = (topic_id, name.as_ref().map(|name| name.as_str().to_owned()));
+        if !named.insert(place) {
+            continue;
+        }
         let found = match &name {
             Some(name) => by_name(broker, name, auto_create).await,
             None => broker.topic(&TopicRef::Id(topic_id)),

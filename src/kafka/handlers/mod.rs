@@ -10,7 +10,7 @@ mod metadata;
 mod offsets;
 pub(super) mod produce;
 mod producer_ids;
-mod topics;
+pub(super) mod topics;
 mod versions;
 
 use std::sync::Arc;
@@ -79,6 +79,12 @@ pub(super) async fn handle(
         }
         Request::DescribeLogDirs(request) => cluster::describe_log_dirs(broker, request).into(),
         Request::ElectLeaders(request) => cluster::elect_leaders(broker, request).into(),
+        Request::AlterReplicaLogDirs(request) => {
+            cluster::alter_replica_log_dirs(broker, request).into()
+        }
+        Request::AlterPartitionReassignments(request) => {
+            cluster::alter_partition_reassignments(broker, request).into()
+        }
         Request::ListPartitionReassignments(_) => cluster::list_partition_reassignments().into(),
     }
 }

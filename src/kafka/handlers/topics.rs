@@ -22,7 +22,7 @@ use super::super::protocol::messages::{
 use super::produce::append_error;
 
 /// A code for the client's program and a sentence for its reader.
-pub(super) type Refusal = (ErrorCode, String);
+pub(in super::super) type Refusal = (ErrorCode, String);
 
 /// DeleteRecords: everything there is.
 const HIGH_WATERMARK: i64 = -1;
@@ -48,7 +48,7 @@ pub(super) fn may_create(broker: &Broker, partitions: u32) -> Result<(), Refusal
     Ok(())
 }
 
-pub(super) fn create_error(error: &CreateTopicError) -> Refusal {
+pub(in super::super) fn create_error(error: &CreateTopicError) -> Refusal {
     let code = match error {
         CreateTopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
         CreateTopicError::InvalidName { .. } => ErrorCode::InvalidTopic,
@@ -175,8 +175,7 @@ fn judge(broker: &Broker, wanted: &CreatableTopic) -> Result<NewTopic, Refusal> 
         };
         configs.push((config.name.as_str().to_owned(), value.as_str().to_owned()));
     }
-    super::super::configs::check_types(&configs)
-        .map_err(|message| (ErrorCode::InvalidConfig, message))?;
+    super::super::configs::judge(broker, &configs)?;
     Ok(NewTopic {
         name: name.to_owned(),
         partitions,
@@ -223,6 +222,9 @@ fn assigned_partitions(broker: &Broker, wanted: &CreatableTopic) -> Result<u32, 
         )
     })
 }
+
+/// Of a topic that is changed all the time.
+pub(super) const CHANGE_TRIES_MAX: usize = 16;
 
 pub(super) fn change_error(error: &ChangeTopicError) -> Refusal {
     let code = match error {
@@ -277,6 +279,33 @@ async fn add_partitions(
     wanted: &CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<(), Refusal> {
+    for _ in 0..CHANGE_TRIES_MAX {
+        match try_add_partitions(broker, wanted, validate_only).await {
+            // Somebody else was faster: judged anew.
+            Err(ChangeRefused::Outdated) => {}
+            Err(ChangeRefused::Final(refusal)) => return Err(refusal),
+            Ok(()) => return Ok(()),
+        }
+    }
+    Err(change_error(&ChangeTopicError::Outdated))
+}
+
+enum ChangeRefused {
+    Outdated,
+    Final(Refusal),
+}
+
+impl From<Refusal> for ChangeRefused {
+    fn from(refusal: Refusal) -> ChangeRefused {
+        ChangeRefused::Final(refusal)
+    }
+}
+
+async fn try_add_partitions(
+    broker: &Arc<Broker>,
+    wanted: &CreatePartitionsTopic,
+    validate_only: bool,
+) -> Result<(), ChangeRefused> {
     let topic = broker.log.topic(wanted.name.as_str());
     let topic = topic.ok_or_else(|| change_error(&ChangeTopicError::Unknown))?;
     let now = u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX);
@@ -292,18 +321,21 @@ async fn add_partitions(
                 broker.node_id(),
                 count - now
             );
-            return Err((ErrorCode::InvalidReplicaAssignment, message));
+            return Err((ErrorCode::InvalidReplicaAssignment, message).into());
         }
     }
     if count > PARTITIONS_MAX {
-        return Err(create_error(&CreateTopicError::InvalidPartitions(count)));
+        return Err(create_error(&CreateTopicError::InvalidPartitions(count)).into());
     }
     may_create(broker, count - now)?;
     if validate_only {
         return Ok(());
     }
     let changed = broker.log.set_partitions(&topic, count).await;
-    let topic = changed.map_err(|error| change_error(&error))?;
+    let topic = changed.map_err(|error| match error {
+        ChangeTopicError::Outdated => ChangeRefused::Outdated,
+        other => change_error(&other).into(),
+    })?;
     tracing::info!(
         topic = topic.name(),
         partitions = count,

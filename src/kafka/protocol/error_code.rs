@@ -60,6 +60,7 @@ error_codes! {
     InvalidTxnState = 48, "INVALID_TXN_STATE";
     PolicyViolation = 44, "POLICY_VIOLATION";
     KafkaStorageError = 56, "KAFKA_STORAGE_ERROR";
+    LogDirNotFound = 57, "LOG_DIR_NOT_FOUND";
     UnknownProducerId = 59, "UNKNOWN_PRODUCER_ID";
     FetchSessionIdNotFound = 70, "FETCH_SESSION_ID_NOT_FOUND";
     InvalidFetchSessionEpoch = 71, "INVALID_FETCH_SESSION_EPOCH";
@@ -72,6 +73,7 @@ error_codes! {
     GroupMaxSizeReached = 81, "GROUP_MAX_SIZE_REACHED";
     FencedInstanceId = 82, "FENCED_INSTANCE_ID";
     ElectionNotNeeded = 84, "ELECTION_NOT_NEEDED";
+    NoReassignmentInProgress = 85, "NO_REASSIGNMENT_IN_PROGRESS";
     GroupSubscribedToTopic = 86, "GROUP_SUBSCRIBED_TO_TOPIC";
     InvalidRecord = 87, "INVALID_RECORD";
     ProducerFenced = 90, "PRODUCER_FENCED";

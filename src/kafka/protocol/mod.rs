@@ -49,11 +49,13 @@ apis! {
     OffsetForLeaderEpoch = 23: serve 2..=4, advertise 2..=4, flexible 4, OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse;
     DescribeConfigs = 32: serve 1..=4, advertise 1..=4, flexible 4, DescribeConfigsRequest => DescribeConfigsResponse;
     AlterConfigs = 33: serve 0..=2, advertise 0..=2, flexible 2, AlterConfigsRequest => AlterConfigsResponse;
+    AlterReplicaLogDirs = 34: serve 1..=2, advertise 1..=2, flexible 2, AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse;
     DescribeLogDirs = 35: serve 1..=5, advertise 1..=5, flexible 2, DescribeLogDirsRequest => DescribeLogDirsResponse;
     CreatePartitions = 37: serve 0..=3, advertise 0..=3, flexible 2, CreatePartitionsRequest => CreatePartitionsResponse;
     DeleteGroups = 42: serve 0..=2, advertise 0..=2, flexible 2, DeleteGroupsRequest => DeleteGroupsResponse;
     ElectLeaders = 43: serve 0..=2, advertise 0..=2, flexible 2, ElectLeadersRequest => ElectLeadersResponse;
     IncrementalAlterConfigs = 44: serve 0..=1, advertise 0..=1, flexible 1, IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse;
+    AlterPartitionReassignments = 45: serve 0..=1, advertise 0..=1, flexible 0, AlterPartitionReassignmentsRequest => AlterPartitionReassignmentsResponse;
     ListPartitionReassignments = 46: serve 0..=0, advertise 0..=0, flexible 0, ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse;
     OffsetDelete = 47: serve 0..=0, advertise 0..=0, flexible 1, OffsetDeleteRequest => OffsetDeleteResponse;
     DescribeCluster = 60: serve 0..=2, advertise 0..=2, flexible 0, DescribeClusterRequest => DescribeClusterResponse;

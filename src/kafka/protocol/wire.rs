@@ -20,6 +20,9 @@ use uuid::Uuid;
 /// write would cost more than the copy.
 const COPY_BELOW_BYTES: usize = 256;
 
+/// Longest string, in every version: Kafka refuses longer ones in the flexible ones, too.
+const STRING_BYTES_MAX: i16 = i16::MAX;
+
 /// Most memory that the arrays of one frame may occupy, in bytes, for a frame of `frame_bytes`.
 pub fn heap_limit(frame_bytes: usize) -> usize {
     frame_bytes.saturating_mul(4).saturating_add(1 << 20)
@@ -277,6 +280,9 @@ impl Reader {
         if length == -1 {
             return Ok(None);
         }
+        if short && length > i64::from(STRING_BYTES_MAX) {
+            return Err(DecodeError::BadLength(length));
+        }
         let length = usize::try_from(length).map_err(|_| DecodeError::BadLength(length))?;
         self.need(length)?;
         Ok(Some(length))
@@ -416,10 +422,10 @@ impl Writer {
     }
 
     fn length(&mut self, layout: Layout, short: bool, length: Option<usize>) {
-        let max = if layout.flexible || !short {
-            i32::MAX - 1
+        let max = if short {
+            i32::from(STRING_BYTES_MAX)
         } else {
-            i32::from(i16::MAX)
+            i32::MAX - 1
         };
         let value = match length.map(i32::try_from) {
             None => -1,

@@ -4,15 +4,17 @@ use super::super::KafkaConfig;
 use super::super::config::ReplicationFactors;
 use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResource, AlterableConfig, CreatableReplicaAssignment,
-    CreatableTopic, CreatableTopicResult, CreatePartitionsAssignment, CreatePartitionsRequest,
-    CreatePartitionsTopic, CreateTopicsRequest, DeleteGroupsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResult, DescribeGroupsRequest,
-    DescribeLogDirsRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResource, IncrementalAlterableConfig, ListGroupsRequest,
-    MetadataRequest, MetadataRequestTopic, MetadataResponseTopic, OffsetCommitRequest,
-    OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetDeleteRequest,
-    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+    AlterConfigsRequest, AlterConfigsResource, AlterPartitionReassignmentsRequest,
+    AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest, AlterableConfig,
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicResult, CreatePartitionsAssignment,
+    CreatePartitionsRequest, CreatePartitionsTopic, CreateTopicsRequest, DeleteGroupsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResult,
+    DescribeGroupsRequest, DescribeLogDirsRequest, FindCoordinatorRequest,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResource, IncrementalAlterableConfig,
+    ListGroupsRequest, MetadataRequest, MetadataRequestTopic, MetadataResponseTopic,
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+    OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+    ReassignablePartition, ReassignableTopic,
 };
 use super::*;
 
@@ -440,7 +442,7 @@ async fn configurations_are_altered_step_by_step_and_as_a_whole() {
             vec![("retention.hours", 0, Some("1"))],
             ErrorCode::InvalidConfig,
         ),
-        (vec![("retention.ms", 0, None)], ErrorCode::InvalidConfig),
+        (vec![("retention.ms", 0, None)], ErrorCode::InvalidRequest),
         (
             vec![("retention.ms", 2, Some("1"))],
             ErrorCode::InvalidConfig,
@@ -617,6 +619,43 @@ async fn the_cluster_is_one_node_with_one_disk() {
     };
     let refused = wire.ask(controllers, 1).await.error_code;
     assert_eq!(ErrorCode(refused), ErrorCode::MismatchedEndpointType);
+    let replicas = [Some(vec![1]), None, Some(vec![1, 2])];
+    let partition = |(partition_index, replicas): (i32, Option<Vec<i32>>)| ReassignablePartition {
+        partition_index,
+        replicas,
+    };
+    let request = AlterPartitionReassignmentsRequest {
+        topics: vec![ReassignableTopic {
+            name: "t".into(),
+            partitions: [0, 1, 1, 9]
+                .into_iter()
+                .zip(replicas.into_iter().chain([None]))
+                .map(partition)
+                .collect(),
+        }],
+        ..Default::default()
+    };
+    for version in 0..=1 {
+        let answered = wire.ask(request.clone(), version).await.responses.remove(0);
+        let codes: Vec<i16> = answered.partitions.iter().map(|p| p.error_code).collect();
+        assert_eq!(codes, [0, 85, 39, 3]);
+    }
+    for (path, code) in [
+        (door.dir.path().display().to_string(), 0),
+        ("/elsewhere".to_owned(), 57),
+    ] {
+        let request = AlterReplicaLogDirsRequest {
+            dirs: vec![AlterReplicaLogDir {
+                path: path.as_str().into(),
+                topics: vec![AlterReplicaLogDirTopic {
+                    name: "t".into(),
+                    partitions: vec![0],
+                }],
+            }],
+        };
+        let answered = wire.ask(request, 2).await.results.remove(0);
+        assert_eq!(answered.partitions[0].error_code, code, "{path}");
+    }
     for version in 1..=5 {
         let request = DescribeLogDirsRequest { topics: None };
         let found = wire.ask(request, version).await.results.remove(0);

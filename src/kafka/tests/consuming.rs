@@ -203,6 +203,9 @@ async fn a_fetch_that_waits_for_more_repeats_nothing() {
         ..fetch(&topic, 0, 0)
     };
     let id = waiting.send(request, 12).await;
+    for _ in 0..3 {
+        busy.ask(MetadataRequest::default(), 9).await;
+    }
     for value in ["3", "4"] {
         produced(&mut busy, produce(&topic, 0, batch(&[value])), 9).await;
     }

@@ -164,7 +164,12 @@ async fn who_takes_nothing_of_a_long_answer_is_closed() {
     let mut request = super::fetch(&topic, 0, 0);
     request.max_bytes = 16 << 20;
     request.topics[0].partitions[0].partition_max_bytes = 16 << 20;
-    let mut silent = door.wire().await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    let mut silent = Wire {
+        socket: socket.connect(door.address()).await.unwrap(),
+        next: 0,
+    };
     silent.send(request, 11).await;
     in_time(async {
         while door.handle.stats().connections_broken == 0 {

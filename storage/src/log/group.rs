@@ -32,6 +32,8 @@ pub struct Group {
     pub new_names: Vec<String>,
     /// Topics it deletes.
     pub deleting: Vec<TopicId>,
+    /// Topics that it makes wait for the disk.
+    pub leaving_os: Vec<Arc<Topic>>,
     /// Log starts as they were before.
     pub log_starts: Vec<(Arc<Partition>, Offset)>,
     /// Up to where producer ids were reserved, if it reserves more.
@@ -116,6 +118,8 @@ impl Group {
         let index = *writer.slot.get_or_insert(self.slots.len());
         if index == self.slots.len() {
             let settings = partition.settings();
+            let os = settings.os && writer.syncing == 0 && !writer.leaves_os;
+            writer.syncing += u32::from(!os);
             self.slots.push(Slot {
                 partition: partition.clone(),
                 first,
@@ -123,7 +127,7 @@ impl Group {
                 open: None,
                 coalesced_bytes: writer.coalesced_bytes,
                 append_time_ms: settings.log_append_time.then_some(now_ms),
-                os: settings.os,
+                os,
                 published: false,
             });
         }
@@ -163,6 +167,7 @@ impl Group {
             partition.writer().log_start = before;
         }
         for slot in self.slots.drain(..) {
+            slot.settle();
             // What readers have seen is not given a second time.
             if !slot.published {
                 slot.partition.writer().next = slot.first;
@@ -183,6 +188,14 @@ impl Group {
 }
 
 impl Slot {
+    /// Its group is no longer open.
+    pub fn settle(&self) {
+        if !self.os {
+            let mut writer = self.partition.writer();
+            writer.syncing = writer.syncing.saturating_sub(1);
+        }
+    }
+
     /// Adds a batch as its producer sent it.
     pub fn push_batch(&mut self, base: Offset, batch: &Bytes, header: &BatchHeader, epoch: i32) {
         self.close_open(epoch);

@@ -364,7 +364,7 @@ impl Log {
         if partitions > PARTITIONS_MAX {
             return Err(CreateTopicError::InvalidPartitions(partitions).into());
         }
-        let bytes = partitions as usize * 8 + 512;
+        let bytes = partitions as usize * 9 + topic::CONFIGS_BYTES_MAX + 512;
         self.change_topic(topic, TopicChange::Partitions(partitions), bytes)
             .await
     }
@@ -378,7 +378,7 @@ impl Log {
     ) -> Result<Arc<Topic>, ChangeTopicError> {
         topic::validate_configs(&configs)?;
         let configs_bytes: usize = configs.iter().map(|(k, v)| k.len() + v.len() + 16).sum();
-        let bytes = topic.partitions().len() * 8 + configs_bytes + 512;
+        let bytes = topic.partitions().len() * 9 + configs_bytes + 512;
         self.change_topic(topic, TopicChange::Configs(configs), bytes)
             .await
     }

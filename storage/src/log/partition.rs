@@ -88,6 +88,11 @@ pub struct WriterState {
     pub coalesced_bytes: usize,
     /// The partition has batches in the head segment.
     pub in_head: bool,
+    /// Open groups whose records become readable with their fdatasync. What comes behind them waits for
+    /// its own, too, whatever the topic says by then: records become readable in order.
+    pub syncing: u32,
+    /// The topic is about to be one that waits for the disk, which may be durable before what comes now.
+    pub leaves_os: bool,
 }
 
 impl Partition {

@@ -28,7 +28,7 @@ use super::sealer::{SealJob, SealQueue};
 use super::space::SpaceGuard;
 use super::state::{Internal, State};
 use super::submission::{Appended, Pair, Submission, TopicChange, Work};
-use super::topic::Topic;
+use super::topic::{Settings, Topic};
 use super::types::{Clock, CommittedOffset, NewTopic, Offset, PartitionId, ProducerId, TopicId};
 use super::values::{self, Key, NodeValue, TopicValue};
 
@@ -554,6 +554,10 @@ impl Sequencer {
                 0
             }
         };
+        if topic.is_os_durable() && !Settings::of(&value.configs).os {
+            set_leaves_os(topic, true);
+            self.group.leaving_os.push(topic.clone());
+        }
         let first = self.node.next_partition;
         self.node.next_partition = first.saturating_add(u64::from(more));
         value.partitions.extend(first..self.node.next_partition);
@@ -656,6 +660,7 @@ impl Sequencer {
         let mut batches = Vec::new();
         let (mut count, mut payload_bytes) = (0, 0);
         for (slot, &position) in group.slots.drain(..).zip(&placed.payload_positions) {
+            slot.settle();
             batches.clear();
             batches.extend(slot.entries(position));
             count += batches.len();
@@ -714,10 +719,20 @@ impl Sequencer {
         for change in group.metadata {
             self.settle_key(&(change.partition, change.key));
         }
+        group.slots.iter().for_each(Slot::settle);
+        for topic in &group.leaving_os {
+            set_leaves_os(topic, false);
+        }
         for answer in group.early.into_iter().chain(group.answers) {
             answer.give(failure, |id| self.state.read().by_id.get(&id).cloned());
         }
         self.room.release(group.admitted);
+    }
+}
+
+fn set_leaves_os(topic: &Topic, leaves: bool) {
+    for partition in topic.partitions() {
+        partition.writer().leaves_os = leaves;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Topics: a name, an id that is never reused, and partitions.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,6 +12,8 @@ use super::values::TopicValue;
 
 /// The most partitions one topic may have.
 pub const PARTITIONS_MAX: u32 = 10_000;
+/// Keys and values of all configurations of one topic: they are written anew with every change.
+pub const CONFIGS_BYTES_MAX: usize = 64 << 10;
 /// Kafka's limit on a topic name.
 const NAME_BYTES_MAX: usize = 249;
 
@@ -260,6 +263,7 @@ pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
 
 /// Judges a topic's configurations.
 pub fn validate_configs(configs: &[(String, String)]) -> Result<(), CreateTopicError> {
+    let (mut named, mut bytes) = (HashSet::new(), 0);
     for (key, value) in configs {
         let invalid = |reason| {
             Err(CreateTopicError::InvalidConfig {
@@ -268,6 +272,17 @@ pub fn validate_configs(configs: &[(String, String)]) -> Result<(), CreateTopicE
                 reason,
             })
         };
+        bytes += key.len() + value.len();
+        if bytes > CONFIGS_BYTES_MAX {
+            return Err(CreateTopicError::InvalidConfig {
+                key: key.clone(),
+                value: String::new(),
+                reason: "all configurations of a topic together may have 64 KiB",
+            });
+        }
+        if !named.insert(key.as_str()) {
+            return invalid("it is given twice");
+        }
         if key == DURABILITY {
             if !matches!(value.as_str(), "fsync" | "os") {
                 return invalid("fsync or os");

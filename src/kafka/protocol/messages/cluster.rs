@@ -67,6 +67,71 @@ messages! {
         is_future_key: bool => 1..;
     }
 
+    AlterReplicaLogDirsRequest {
+        dirs: Vec<AlterReplicaLogDir> => 1..;
+    }
+
+    AlterReplicaLogDir {
+        path: Str => 1..;
+        topics: Vec<AlterReplicaLogDirTopic> => 1..;
+    }
+
+    AlterReplicaLogDirTopic {
+        name: Str => 1..;
+        partitions: Vec<i32> => 1..;
+    }
+
+    AlterReplicaLogDirsResponse {
+        throttle_time_ms: i32 => 1..;
+        results: Vec<AlterReplicaLogDirTopicResult> => 1..;
+    }
+
+    AlterReplicaLogDirTopicResult {
+        topic_name: Str => 1..;
+        partitions: Vec<AlterReplicaLogDirPartitionResult> => 1..;
+    }
+
+    AlterReplicaLogDirPartitionResult {
+        partition_index: i32 => 1..;
+        error_code: i16 => 1..;
+    }
+
+    AlterPartitionReassignmentsRequest {
+        timeout_ms: i32 => 0.., default 60_000;
+        allow_replication_factor_change: bool => 1.., default true;
+        topics: Vec<ReassignableTopic> => 0..;
+    }
+
+    ReassignableTopic {
+        name: Str => 0..;
+        partitions: Vec<ReassignablePartition> => 0..;
+    }
+
+    ReassignablePartition {
+        partition_index: i32 => 0..;
+        /// `None`: the reassignment under way is called off.
+        replicas: Option<Vec<i32>> => 0.., default None;
+    }
+
+    AlterPartitionReassignmentsResponse {
+        throttle_time_ms: i32 => 0..;
+        allow_replication_factor_change: bool => 1.., default true;
+        error_code: i16 => 0..;
+        error_message: Option<Str> => 0.., default Some(Str::default());
+        responses: Vec<ReassignableTopicResponse> => 0..;
+    }
+
+    ReassignableTopicResponse {
+        name: Str => 0..;
+        partitions: Vec<ReassignablePartitionResponse> => 0..;
+    }
+
+    ReassignablePartitionResponse {
+        partition_index: i32 => 0..;
+        error_code: i16 => 0..;
+        error_message: Option<Str> => 0.., default Some(Str::default());
+    }
+
     ElectLeadersRequest {
         election_type: i8 => 1..;
         /// `None`: every partition.
