@@ -14,6 +14,9 @@ use super::fetch_sessions::FetchSessions;
 use super::groups::Coordinator;
 use super::protocol::{ErrorCode, Str};
 
+/// A code for the client's program and a sentence for its reader.
+pub(super) type Refusal = (ErrorCode, String);
+
 /// The node as Kafka clients see it.
 pub(super) struct Broker {
     pub(super) log: Log,

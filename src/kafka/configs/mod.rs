@@ -9,13 +9,11 @@ mod broker_keys;
 mod topic_keys;
 
 use std::collections::HashSet;
-use std::fmt::Write;
 
 use holdfast_storage::log::{Retention, Topic};
 
-use super::broker::Broker;
+use super::broker::{Broker, Refusal};
 use super::config::KafkaConfig;
-use super::handlers::topics::{Refusal, create_error};
 use super::protocol::ErrorCode;
 
 pub(super) use broker_keys::BROKER_KEYS;
@@ -37,7 +35,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Whether a value can be of this type.
-    fn admits(self, value: &str) -> bool {
+    pub(super) fn admits(self, value: &str) -> bool {
         let value = value.trim();
         match self {
             Kind::Boolean => {
@@ -66,7 +64,7 @@ pub(super) enum Source {
 pub(super) struct ConfigKey {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    default: Option<&'static str>,
+    pub(super) default: Option<&'static str>,
     /// The broker configuration that sets the default of a topic's.
     of_broker: Option<&'static str>,
 }
@@ -126,28 +124,27 @@ pub(super) fn of_topic(broker: &Broker, topic: &Topic) -> Vec<Setting> {
 
 /// The value of a topic configuration that the topic does not set.
 fn inherited(broker: &Broker, key: &ConfigKey) -> (Option<String>, Source) {
-    let own = key.of_broker.and_then(|name| of_node(broker, name));
-    let default = key.default.map(str::to_owned);
-    match own {
-        Some(value) if Some(&value) != default.as_ref() => (Some(value), Source::StaticBroker),
-        _ => (default, Source::Default),
+    of_file_or_default(broker, key.of_broker.unwrap_or(key.name), key)
+}
+
+/// What the node says under one of Kafka's names, where that is not the key's default anyway.
+fn of_file_or_default(broker: &Broker, name: &str, key: &ConfigKey) -> (Option<String>, Source) {
+    match of_node(broker, name) {
+        Some(value) if Some(value.as_str()) != key.default => (Some(value), Source::StaticBroker),
+        _ => (key.default.map(str::to_owned), Source::Default),
     }
 }
 
 /// Every configuration of the broker.
 pub(super) fn of_broker(broker: &Broker) -> Vec<Setting> {
     let setting = |key: &'static ConfigKey| {
-        let default = key.default.map(str::to_owned);
-        let (value, source) = match of_node(broker, key.name) {
-            Some(value) if Some(&value) != default.as_ref() => (Some(value), Source::StaticBroker),
-            _ => (default.clone(), Source::Default),
-        };
+        let (value, source) = of_file_or_default(broker, key.name, key);
         let mut synonyms = Vec::new();
         if source == Source::StaticBroker {
             synonyms.push((key.name, value.clone(), source));
         }
-        if default.is_some() {
-            synonyms.push((key.name, default, Source::Default));
+        if let Some(default) = key.default {
+            synonyms.push((key.name, Some(default.to_owned()), Source::Default));
         }
         Setting {
             key,
@@ -172,9 +169,7 @@ fn of_node(broker: &Broker, key: &str) -> Option<String> {
         "listeners" => format!("PLAINTEXT://{}", config.listen),
         "advertised.listeners" => {
             let (host, port) = broker.advertised.as_ref()?;
-            let mut listener = "PLAINTEXT://".to_owned();
-            let _ = write!(listener, "{host}:{port}");
-            listener
+            format!("PLAINTEXT://{host}:{port}")
         }
         "log.dirs" => broker.log.directory().display().to_string(),
         "num.partitions" => config.default_partitions.to_string(),
@@ -279,31 +274,6 @@ pub(super) fn apply(
     match place.and_then(|place| configs.get_mut(place)) {
         Some((_, now)) => *now = value,
         None => configs.push((name.to_owned(), value)),
-    }
-    Ok(())
-}
-
-fn check(key: &ConfigKey, value: &str) -> Result<(), String> {
-    if key.kind.admits(value) {
-        return Ok(());
-    }
-    let kind = format!("{:?}", key.kind).to_lowercase();
-    Err(format!(
-        "Invalid value {value} for configuration {}: Not a number of type {kind}",
-        key.name
-    )
-    .replace("a number of type boolean", "a boolean"))
-}
-
-/// All configurations that a topic shall have: the log judges those that it obeys, the others are judged
-/// by their types.
-pub(super) fn judge(broker: &Broker, configs: &[(String, String)]) -> Result<(), Refusal> {
-    let judged = broker.log.check_configs(configs);
-    judged.map_err(|error| create_error(&error))?;
-    for (name, value) in configs {
-        if let Some(key) = TOPIC_KEYS.iter().find(|key| key.name == name) {
-            check(key, value).map_err(|message| (ErrorCode::InvalidConfig, message))?;
-        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast_storage::log::{ChangeTopicError, Topic};
 
-use super::super::broker::{Broker, TopicRef};
+use super::super::broker::{Broker, Refusal, TopicRef};
 use super::super::configs::{self, Operation, Setting, Source};
 use super::super::protocol::messages::{
     AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse,
@@ -16,7 +16,7 @@ use super::super::protocol::messages::{
     ListedConfigResource,
 };
 use super::super::protocol::{ErrorCode, Str};
-use super::topics::{CHANGE_TRIES_MAX, Refusal, change_error};
+use super::topics::{CHANGE_TRIES_MAX, change_error, create_error};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -278,7 +278,7 @@ async fn try_alter(
             let value = value.as_ref().map(Str::as_str);
             configs::apply(broker, &mut configs, name.as_str(), *operation, value)?;
         }
-        configs::judge(broker, &configs)?;
+        judge_configs(broker, &configs)?;
         if validate_only {
             return Ok(());
         }
@@ -292,6 +292,23 @@ async fn try_alter(
         }
     }
     Err(change_error(&ChangeTopicError::Outdated))
+}
+
+/// All configurations that a topic shall have: the log judges those that it obeys, the others are judged
+/// by their types.
+pub(super) fn judge_configs(broker: &Broker, configs: &[(String, String)]) -> Result<(), Refusal> {
+    let judged = broker.log.check_configs(configs);
+    judged.map_err(|error| create_error(&error))?;
+    for (name, value) in configs {
+        let key = configs::TOPIC_KEYS.iter().find(|key| key.name == name);
+        if let Some(key) = key.filter(|key| !key.kind.admits(value)) {
+            let kind = format!("{:?}", key.kind).to_lowercase();
+            let message =
+                format!("Invalid value {value} for configuration {name}: not of type {kind}");
+            return Err((ErrorCode::InvalidConfig, message));
+        }
+    }
+    Ok(())
 }
 
 /// Topics and this broker; version 0 asks for subscriptions to client metrics, of which there are none.

@@ -10,7 +10,7 @@ mod metadata;
 mod offsets;
 pub(super) mod produce;
 mod producer_ids;
-pub(super) mod topics;
+mod topics;
 mod versions;
 
 use std::sync::Arc;

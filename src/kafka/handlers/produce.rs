@@ -7,13 +7,12 @@ use bytes::{Buf, Bytes};
 use holdfast_storage::log::{AppendError, Appended, Appending};
 use uuid::Uuid;
 
-use super::super::broker::{Asker, Broker, TopicRef};
+use super::super::broker::{Asker, Broker, Refusal, TopicRef};
 use super::super::protocol::messages::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
     TopicProduceResponse,
 };
 use super::super::protocol::{ErrorCode, Str};
-use super::topics::Refusal;
 
 /// Topics are named by id from here on (KIP-516).
 const TOPIC_ID_SINCE_VERSION: i16 = 13;

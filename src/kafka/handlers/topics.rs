@@ -8,7 +8,7 @@ use holdfast_storage::log::{
     PARTITIONS_MAX, Retention, Topic, TopicId,
 };
 
-use super::super::broker::Broker;
+use super::super::broker::{Broker, Refusal};
 use super::super::config::ReplicationFactors;
 use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
@@ -19,10 +19,8 @@ use super::super::protocol::messages::{
     DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult, DeleteTopicState,
     DeleteTopicsRequest, DeleteTopicsResponse,
 };
+use super::configs::judge_configs;
 use super::produce::append_error;
-
-/// A code for the client's program and a sentence for its reader.
-pub(in super::super) type Refusal = (ErrorCode, String);
 
 /// DeleteRecords: everything there is.
 const HIGH_WATERMARK: i64 = -1;
@@ -48,7 +46,7 @@ pub(super) fn may_create(broker: &Broker, partitions: u32) -> Result<(), Refusal
     Ok(())
 }
 
-pub(in super::super) fn create_error(error: &CreateTopicError) -> Refusal {
+pub(super) fn create_error(error: &CreateTopicError) -> Refusal {
     let code = match error {
         CreateTopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
         CreateTopicError::InvalidName { .. } => ErrorCode::InvalidTopic,
@@ -175,7 +173,7 @@ fn judge(broker: &Broker, wanted: &CreatableTopic) -> Result<NewTopic, Refusal> 
         };
         configs.push((config.name.as_str().to_owned(), value.as_str().to_owned()));
     }
-    super::super::configs::judge(broker, &configs)?;
+    judge_configs(broker, &configs)?;
     Ok(NewTopic {
         name: name.to_owned(),
         partitions,

@@ -386,6 +386,17 @@ async fn every_configuration_is_described_with_its_source() {
 }
 
 #[tokio::test]
+async fn the_log_takes_every_topic_configuration_with_its_default() {
+    let door = Door::open().await;
+    for key in super::super::configs::TOPIC_KEYS {
+        let value = key.default.unwrap_or("1").to_owned();
+        let taken = door.log.check_configs(&[(key.name.to_owned(), value)]);
+        assert_eq!(taken, Ok(()), "{}", key.name);
+    }
+    door.close().await;
+}
+
+#[tokio::test]
 async fn configurations_are_altered_step_by_step_and_as_a_whole() {
     let door = Door::open().await;
     door.topic("t", 1).await;
