@@ -61,6 +61,33 @@ pub struct KafkaConfig {
     pub reads_max: usize,
     /// `[kafka.groups]`.
     pub groups: GroupsConfig,
+    /// `[kafka.transactions]`.
+    pub transactions: TransactionsConfig,
+}
+
+/// `[kafka.transactions]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransactionsConfig {
+    /// Longest time that a producer may give its transactions, in milliseconds. Default 900000. Kafka:
+    /// `transaction.max.timeout.ms`.
+    pub timeout_ms_max: u32,
+    /// How often it is looked for transactions that have timed out, in milliseconds. Default 10000.
+    /// Kafka: `transaction.abort.timed.out.transaction.cleanup.interval.ms`.
+    pub timeout_check_interval_ms: u64,
+    /// How long a transactional id is known that has no transaction, in milliseconds. Default seven
+    /// days. Kafka: `transactional.id.expiration.ms`.
+    pub id_expiry_ms: u64,
+}
+
+impl Default for TransactionsConfig {
+    fn default() -> TransactionsConfig {
+        TransactionsConfig {
+            timeout_ms_max: 900_000,
+            timeout_check_interval_ms: 10_000,
+            id_expiry_ms: 7 * 24 * 3_600_000,
+        }
+    }
 }
 
 /// See [`KafkaConfig::accept_replication_factor`].
@@ -94,6 +121,7 @@ impl Default for KafkaConfig {
             responses_bytes_max: 64 << 20,
             reads_max: 16,
             groups: GroupsConfig::default(),
+            transactions: TransactionsConfig::default(),
         }
     }
 }

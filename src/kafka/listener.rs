@@ -119,6 +119,8 @@ pub async fn start(
     tracing::info!(%local_addr, "Kafka door open");
     let expiring = expire_offsets(door.broker.clone(), held_groups);
     handle.tasks.spawn(expiring);
+    let expiring = expire_transactions(door.broker.clone());
+    handle.tasks.spawn(expiring);
     handle.tasks.spawn(door.run(listener));
     handle.tasks.close();
     Ok(handle)
@@ -130,6 +132,22 @@ async fn expire_offsets(broker: Arc<Broker>, held_groups: &'static [&'static str
         tokio::select! {
             () = broker.stop.cancelled() => break,
             _ = round.tick() => broker.groups.expire_offsets(held_groups).await,
+        }
+    }
+}
+
+async fn expire_transactions(broker: Arc<Broker>) {
+    let config = &broker.config.transactions;
+    let every = Duration::from_millis(config.timeout_check_interval_ms.max(1));
+    let mut round = tokio::time::interval(every);
+    round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = broker.stop.cancelled() => break,
+            _ = round.tick() => {}
+        }
+        if let Err(error) = broker.log.expire_transactions(config.id_expiry_ms).await {
+            tracing::error!(%error, "transactions that timed out cannot be aborted; it is tried again");
         }
     }
 }

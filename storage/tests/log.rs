@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_storage::log::{
-    AppendError, ChangeTopicError, CommittedOffset, CreateTopicError, FetchError, Header, Log,
-    LogOptions, LogState, NewTopic, Offset, OffsetCommit, OpenError, Partition, Record, batch,
+    AppendError, ChangeTopicError, CommittedOffset, CreateTopicError, FetchError, Header,
+    Isolation, Log, LogOptions, LogState, NewTopic, Offset, OffsetCommit, OpenError, Partition,
+    Record, batch,
 };
 
 use common::{offset, producer_batch, read_all};
@@ -378,7 +379,9 @@ async fn bad_batches_are_refused_and_leave_no_trace() {
         Err(AppendError::TooLarge { .. })
     ));
     assert_eq!(partition.high_watermark(), offset(0));
-    let beyond = log.fetch(partition, offset(1), 1).unwrap_err();
+    let beyond = log
+        .fetch(partition, offset(1), 1, Isolation::Uncommitted)
+        .unwrap_err();
     assert!(matches!(beyond, FetchError::OffsetOutOfRange { .. }));
 }
 
@@ -457,17 +460,26 @@ async fn a_fetch_returns_a_whole_batch_and_then_keeps_its_bound() {
             .await
             .unwrap();
     }
-    let one = log.fetch(partition, offset(3), 1).unwrap();
+    let one = log
+        .fetch(partition, offset(3), 1, Isolation::Uncommitted)
+        .unwrap();
     let header = batch::BatchHeader::parse(&one.batches[0]).unwrap();
     assert_eq!(
         (header.base_offset, header.bytes, one.batches.len()),
         (2, one.bytes(), 1)
     );
     let three = log
-        .fetch(partition, offset(0), header.bytes * 3 + 10)
+        .fetch(
+            partition,
+            offset(0),
+            header.bytes * 3 + 10,
+            Isolation::Uncommitted,
+        )
         .unwrap();
     assert_eq!(three.bytes(), header.bytes * 3);
-    let end = log.fetch(partition, offset(20), 1000).unwrap();
+    let end = log
+        .fetch(partition, offset(20), 1000, Isolation::Uncommitted)
+        .unwrap();
     assert!(end.batches.is_empty());
 }
 

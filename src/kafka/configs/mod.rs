@@ -159,7 +159,7 @@ pub(super) fn of_broker(broker: &Broker) -> Vec<Setting> {
 /// What the node's own configuration says under one of Kafka's names; `None` where it says nothing.
 fn of_node(broker: &Broker, key: &str) -> Option<String> {
     let config: &KafkaConfig = &broker.config;
-    let groups = &config.groups;
+    let (groups, transactions) = (&config.groups, &config.transactions);
     let retention: &Retention = broker.log.retention();
     let bound = |value: Option<u64>| value.map_or("-1".to_owned(), |value| value.to_string());
     let milliseconds = |seconds: u64| seconds.saturating_mul(1000).to_string();
@@ -194,6 +194,11 @@ fn of_node(broker: &Broker, key: &str) -> Option<String> {
         "group.max.size" => groups.group_size_max.to_string(),
         "offset.metadata.max.bytes" => groups.offset_metadata_bytes_max.to_string(),
         "offsets.retention.minutes" => (groups.offsets_retention_ms / 60_000).to_string(),
+        "transaction.max.timeout.ms" => transactions.timeout_ms_max.to_string(),
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms" => {
+            transactions.timeout_check_interval_ms.to_string()
+        }
+        "transactional.id.expiration.ms" => transactions.id_expiry_ms.to_string(),
         _ => return None,
     })
 }

@@ -45,7 +45,7 @@ pub use types::{
     CommitOutcome, CommitRequest, FetchRequest, FetchedOffset, GroupDescription, GroupState,
     GroupSummary, HeartbeatRequest, JoinRequest, JoinResponse, JoinedMember, LeaveOutcome,
     LeaveRequest, LeavingMember, MemberDescription, OffsetToCommit, Protocol, SyncRequest,
-    SyncResponse,
+    SyncResponse, WithinTransaction,
 };
 
 use offsets::OffsetStore;

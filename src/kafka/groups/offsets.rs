@@ -11,7 +11,7 @@ use holdfast_storage::log::{AppendError, CommittedOffset, Log, Offset, OffsetCom
 use super::registry::Registry;
 use super::{
     CommitOutcome, CommitRequest, FetchRequest, FetchedOffset, GroupDescription, GroupError,
-    GroupState, GroupSummary, OffsetToCommit,
+    GroupState, GroupSummary, OffsetToCommit, WithinTransaction,
 };
 
 pub(super) type Writing<'a> = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send + 'a>>;
@@ -20,6 +20,15 @@ pub(super) type Writing<'a> = Pin<Box<dyn Future<Output = Result<(), AppendError
 pub(super) trait OffsetStore: Send + Sync {
     /// Resolves when the offsets are durable.
     fn commit<'a>(&'a self, group_id: &'a str, commits: Vec<OffsetCommit>) -> Writing<'a>;
+    /// Resolves when the offsets are durably part of the transaction.
+    fn commit_within<'a>(
+        &'a self,
+        within: &'a WithinTransaction,
+        group_id: &'a str,
+        commits: Vec<OffsetCommit>,
+    ) -> Writing<'a>;
+    /// A transaction that is not over is to commit an offset there.
+    fn is_pending(&self, group_id: &str, topic: TopicId, partition: i32) -> bool;
     fn committed(&self, group_id: &str, topic: TopicId, partition: i32) -> Option<CommittedOffset>;
     fn all_committed(&self, group_id: &str) -> Vec<(TopicId, i32, CommittedOffset)>;
     fn groups(&self) -> Vec<String>;
@@ -35,6 +44,24 @@ pub(super) trait OffsetStore: Send + Sync {
 impl OffsetStore for Log {
     fn commit<'a>(&'a self, group_id: &'a str, commits: Vec<OffsetCommit>) -> Writing<'a> {
         Box::pin(self.commit_offsets(group_id, commits))
+    }
+
+    fn commit_within<'a>(
+        &'a self,
+        within: &'a WithinTransaction,
+        group_id: &'a str,
+        commits: Vec<OffsetCommit>,
+    ) -> Writing<'a> {
+        let id = within.transactional_id.as_str();
+        let (producer, adds) = (within.producer, within.adds);
+        Box::pin(async move {
+            let added = self.add_offsets_to_transaction(id, producer, group_id, commits, adds);
+            Ok(added.await?)
+        })
+    }
+
+    fn is_pending(&self, group_id: &str, topic: TopicId, partition: i32) -> bool {
+        self.is_offset_pending(group_id, topic, partition)
     }
 
     fn committed(&self, group_id: &str, topic: TopicId, partition: i32) -> Option<CommittedOffset> {
@@ -104,7 +131,10 @@ pub(super) async fn expire(
             continue;
         }
         let mut expired = store.all_committed(&group_id);
-        expired.retain(|(_, _, committed)| committed.commit_timestamp_ms < before_ms);
+        expired.retain(|(topic, partition, committed)| {
+            committed.commit_timestamp_ms < before_ms
+                && !store.is_pending(&group_id, *topic, *partition)
+        });
         if expired.is_empty() {
             continue;
         }
@@ -153,7 +183,10 @@ async fn write(
     let mut writing: Writing<'_> = if commits.is_empty() {
         Box::pin(std::future::ready(Ok(())))
     } else {
-        store.commit(&request.group_id, commits)
+        match &request.within {
+            Some(within) => store.commit_within(within, &request.group_id, commits),
+            None => store.commit(&request.group_id, commits),
+        }
     };
     let mut permitted = false;
     // The first poll queues the write: it belongs to the same step of the group as the permission.
@@ -178,6 +211,9 @@ fn failed(group_id: &str, error: AppendError) -> GroupError {
 }
 
 pub(super) fn fetch(store: &dyn OffsetStore, request: &FetchRequest) -> Vec<FetchedOffset> {
+    let is_unstable = |topic, partition| {
+        request.require_stable && store.is_pending(&request.group_id, topic, partition)
+    };
     let Some(partitions) = &request.partitions else {
         let all = store.all_committed(&request.group_id).into_iter();
         return all
@@ -185,6 +221,7 @@ pub(super) fn fetch(store: &dyn OffsetStore, request: &FetchRequest) -> Vec<Fetc
                 topic,
                 partition,
                 committed: Some(c),
+                is_unstable: is_unstable(topic, partition),
             })
             .collect();
     };
@@ -194,6 +231,7 @@ pub(super) fn fetch(store: &dyn OffsetStore, request: &FetchRequest) -> Vec<Fetc
             topic,
             partition,
             committed: store.committed(&request.group_id, topic, partition),
+            is_unstable: is_unstable(topic, partition),
         })
         .collect()
 }

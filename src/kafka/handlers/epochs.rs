@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Buf;
-use holdfast_storage::log::{FetchError, Log, Offset, Partition};
+use holdfast_storage::log::{FetchError, Isolation, Log, Offset, Partition};
 
 use super::super::broker::{Broker, TopicRef, fetch_error};
 use super::super::protocol::ErrorCode;
@@ -30,7 +30,7 @@ fn span_at(log: &Log, partition: &Partition, at: Offset) -> Result<Option<Span>,
     if at >= partition.high_watermark() {
         return Ok(None);
     }
-    let fetched = log.fetch(partition, at, 1)?;
+    let fetched = log.fetch(partition, at, 1, Isolation::Uncommitted)?;
     Ok(fetched.batches.first().and_then(|batch| {
         let base = Offset::new(batch.get(..8)?.get_i64())?;
         let epoch = batch.get(12..16)?.get_i32();

@@ -176,6 +176,7 @@ fn describe(broker: &Broker, topic: &Topic) -> MetadataResponseTopic {
 }
 
 const KEY_TYPE_GROUP: i8 = 0;
+const KEY_TYPE_TRANSACTION: i8 = 1;
 
 pub(super) fn find_coordinator(
     broker: &Broker,
@@ -227,10 +228,16 @@ pub(super) fn find_coordinator(
 }
 
 fn refusal(key_type: i8, key: &Str) -> Option<(ErrorCode, &'static str)> {
-    if key_type != KEY_TYPE_GROUP {
-        let message = "this broker coordinates consumer groups only: it has neither transactions nor share groups";
-        return Some((ErrorCode::UnsupportedVersion, message));
+    match key_type {
+        KEY_TYPE_GROUP => key
+            .is_empty()
+            .then_some((ErrorCode::InvalidGroupId, "the group id is empty")),
+        KEY_TYPE_TRANSACTION => key
+            .is_empty()
+            .then_some((ErrorCode::InvalidRequest, "the transactional id is empty")),
+        _ => {
+            let message = "this broker has no share groups";
+            Some((ErrorCode::UnsupportedVersion, message))
+        }
     }
-    key.is_empty()
-        .then_some((ErrorCode::InvalidGroupId, "the group id is empty"))
 }

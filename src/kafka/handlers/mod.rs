@@ -11,6 +11,7 @@ mod offsets;
 pub(super) mod produce;
 mod producer_ids;
 mod topics;
+mod transactions;
 mod versions;
 
 use std::sync::Arc;
@@ -43,9 +44,9 @@ pub(super) async fn handle(
         Request::OffsetForLeaderEpoch(request) => epochs::offset_for_leader_epoch(broker, request)
             .await
             .into(),
-        Request::InitProducerId(request) => {
-            producer_ids::init_producer_id(broker, request).await.into()
-        }
+        Request::InitProducerId(request) => producer_ids::init_producer_id(broker, asker, request)
+            .await
+            .into(),
         Request::CreateTopics(request) => topics::create_topics(broker, request).await.into(),
         Request::DeleteTopics(request) => topics::delete_topics(broker, request).await.into(),
         Request::DeleteRecords(request) => topics::delete_records(broker, request).await.into(),
@@ -55,6 +56,28 @@ pub(super) async fn handle(
         Request::LeaveGroup(request) => groups::leave(broker, asker, request).into(),
         Request::OffsetCommit(request) => groups::commit(broker, asker, request).await.into(),
         Request::OffsetFetch(request) => groups::fetch_offsets(broker, asker, request).into(),
+        Request::AddPartitionsToTxn(request) => {
+            transactions::add_partitions(broker, asker, request)
+                .await
+                .into()
+        }
+        Request::AddOffsetsToTxn(request) => transactions::add_offsets(broker, asker, request)
+            .await
+            .into(),
+        Request::EndTxn(request) => transactions::end(broker, asker, request).await.into(),
+        Request::WriteTxnMarkers(request) => {
+            transactions::write_markers(broker, request).await.into()
+        }
+        Request::TxnOffsetCommit(request) => transactions::commit_offsets(broker, asker, request)
+            .await
+            .into(),
+        Request::DescribeProducers(request) => {
+            transactions::describe_producers(broker, request).into()
+        }
+        Request::DescribeTransactions(request) => {
+            transactions::describe_transactions(broker, request).into()
+        }
+        Request::ListTransactions(request) => transactions::list(broker, &request).into(),
         Request::DescribeGroups(request) => {
             group_admin::describe_groups(broker, asker.version, request).into()
         }

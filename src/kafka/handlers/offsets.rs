@@ -20,6 +20,8 @@ const EARLIEST_LOCAL: (i64, i16) = (-4, 8);
 const LATEST_TIERED: (i64, i16) = (-5, 9);
 const EARLIEST_PENDING_UPLOAD: (i64, i16) = (-6, 11);
 
+const READ_COMMITTED: i8 = 1;
+
 const NONE: i64 = -1;
 
 /// A position: timestamp, offset, leader epoch; -1 each where there is none.
@@ -31,12 +33,13 @@ pub(super) async fn list_offsets(
     asker: &Asker,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
+    let is_committed = request.isolation_level == READ_COMMITTED;
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let topic_ref = TopicRef::Name(topic.name.clone());
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
-            let found = find(broker, asker.version, &topic_ref, &wanted).await;
+            let found = find(broker, asker.version, is_committed, &topic_ref, &wanted).await;
             let (error, (timestamp, offset, leader_epoch)) = match found {
                 Ok(position) => (ErrorCode::None, position),
                 Err(error) => (error, NOWHERE),
@@ -63,6 +66,7 @@ pub(super) async fn list_offsets(
 async fn find(
     broker: &Arc<Broker>,
     version: i16,
+    is_committed: bool,
     topic: &TopicRef,
     wanted: &ListOffsetsPartition,
 ) -> Result<Position, ErrorCode> {
@@ -70,13 +74,13 @@ async fn find(
     broker.check_epoch(wanted.current_leader_epoch)?;
     let timestamp = wanted.timestamp;
     let since = |asked: (i64, i16)| timestamp == asked.0 && version >= asked.1;
+    let end = if is_committed {
+        partition.last_stable_offset()
+    } else {
+        partition.high_watermark()
+    };
     if timestamp == LATEST {
-        // Without transactions the last stable offset is the high watermark.
-        return Ok((
-            NONE,
-            partition.high_watermark().value(),
-            broker.log.leader_epoch(),
-        ));
+        return Ok((NONE, end.value(), broker.log.leader_epoch()));
     }
     if since(LATEST_TIERED) || since(EARLIEST_PENDING_UPLOAD) {
         // Nothing is stored elsewhere.
@@ -91,9 +95,10 @@ async fn find(
         if earliest {
             first(log, &partition)
         } else if largest {
-            place(log, &partition, log.max_timestamp(&partition)?)
+            place(log, &partition, log.max_timestamp(&partition)?, end)
         } else {
-            place(log, &partition, log.offset_for_time(&partition, timestamp)?)
+            let found = log.offset_for_time(&partition, timestamp)?;
+            place(log, &partition, found, end)
         }
     });
     read.await?.map_err(|error| fetch_error(&error))
@@ -108,8 +113,9 @@ fn place(
     log: &Log,
     partition: &Partition,
     found: Option<(Offset, i64)>,
+    end: Offset,
 ) -> Result<Position, FetchError> {
-    match found {
+    match found.filter(|(offset, _)| *offset < end) {
         Some((offset, timestamp)) => {
             Ok((timestamp, offset.value(), epoch_of(log, partition, offset)?))
         }

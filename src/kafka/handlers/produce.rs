@@ -4,7 +4,7 @@
 //! It is *settled* when the fdatasync that covers it has returned.
 
 use bytes::{Buf, Bytes};
-use holdfast_storage::log::{AppendError, Appended, Appending};
+use holdfast_storage::log::{AppendError, Appended, Appending, TransactionError};
 use uuid::Uuid;
 
 use super::super::broker::{Asker, Broker, Refusal, TopicRef};
@@ -16,6 +16,8 @@ use super::super::protocol::{ErrorCode, Str};
 
 /// Topics are named by id from here on (KIP-516).
 const TOPIC_ID_SINCE_VERSION: i16 = 13;
+/// A transaction's partitions are added by writing to them from here on (KIP-890).
+const ADDS_SINCE_VERSION: i16 = 12;
 /// Zstandard is known from here on (KIP-110).
 const ZSTD_SINCE_VERSION: i16 = 7;
 
@@ -28,7 +30,6 @@ const ATTRIBUTES_AT: usize = 21;
 const MAGIC: u8 = 2;
 const COMPRESSION_MASK: u16 = 0x07;
 const COMPRESSION_ZSTD: u16 = 4;
-const TRANSACTIONAL_BIT: u16 = 0x10;
 
 /// A request whose batches are in the log's queue.
 pub(in super::super) struct Admitted {
@@ -70,6 +71,10 @@ pub(in super::super) async fn admit(
     request: ProduceRequest,
 ) -> Admitted {
     let refused = refuse_whole(&request);
+    let within = Within {
+        version,
+        transactional_id: request.transactional_id.as_ref(),
+    };
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
         let by_id = version >= TOPIC_ID_SINCE_VERSION;
@@ -79,7 +84,7 @@ pub(in super::super) async fn admit(
             let index = data.index;
             let outcome = match &refused {
                 Some(refusal) => Err(refusal.clone()),
-                None => append(broker, version, &topic_ref, data).await,
+                None => append(broker, &within, &topic_ref, data).await,
             };
             partitions.push((index, outcome));
         }
@@ -100,17 +105,18 @@ fn refuse_whole(request: &ProduceRequest) -> Option<Refusal> {
         let message = format!("acks={} is not one of -1, 0 and 1", request.acks);
         return Some((ErrorCode::InvalidRequiredAcks, message));
     }
-    if request.transactional_id.is_some() {
-        return Some((ErrorCode::InvalidTxnState, NO_TRANSACTIONS.to_owned()));
-    }
     None
 }
 
-const NO_TRANSACTIONS: &str = "this broker has no transactions";
+/// What a whole request says about its batches.
+struct Within<'a> {
+    version: i16,
+    transactional_id: Option<&'a Str>,
+}
 
 async fn append(
     broker: &Broker,
-    version: i16,
+    within: &Within<'_>,
     topic: &TopicRef,
     data: PartitionProduceData,
 ) -> Result<Appending, Refusal> {
@@ -119,12 +125,18 @@ async fn append(
     let partition = found.partition(data.index);
     let partition = partition.ok_or_else(|| plain(ErrorCode::UnknownTopicOrPartition))?;
     let batch = data.records.unwrap_or_default();
-    check_batch(&batch, version)?;
-    broker
-        .log
-        .append_batch(partition, batch)
-        .await
-        .map_err(|error| append_error(&error))
+    check_batch(&batch, within.version)?;
+    let appending = match within.transactional_id {
+        Some(id) => {
+            let adds = within.version >= ADDS_SINCE_VERSION;
+            let append = broker
+                .log
+                .append_batch_of(id.as_str(), adds, partition, batch);
+            append.await
+        }
+        None => broker.log.append_batch(partition, batch).await,
+    };
+    appending.map_err(|error| append_error(&error))
 }
 
 /// What the protocol, not the log, has against a batch.
@@ -155,9 +167,6 @@ fn check_batch(batch: &Bytes, version: i16) -> Result<(), Refusal> {
         }
     }
     let attributes = batch.slice(ATTRIBUTES_AT..ATTRIBUTES_AT + 2).get_u16();
-    if attributes & TRANSACTIONAL_BIT != 0 {
-        return Err((ErrorCode::InvalidTxnState, NO_TRANSACTIONS.to_owned()));
-    }
     if attributes & COMPRESSION_MASK == COMPRESSION_ZSTD && version < ZSTD_SINCE_VERSION {
         let message = format!("Zstandard needs Produce version {ZSTD_SINCE_VERSION}");
         return Err((ErrorCode::UnsupportedCompressionType, message));
@@ -175,6 +184,11 @@ pub(super) fn append_error(error: &AppendError) -> Refusal {
         AppendError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
         AppendError::UnknownProducer { .. } => ErrorCode::UnknownProducerId,
         AppendError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        AppendError::Transaction(error) => match transaction_error(error).0 {
+            // As for batches without a transaction.
+            ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+            code => code,
+        },
         // Whoever asks again finds the node restarted, or gone.
         AppendError::Closed => ErrorCode::NotLeaderOrFollower,
         AppendError::Storage(reason) => {
@@ -186,6 +200,31 @@ pub(super) fn append_error(error: &AppendError) -> Refusal {
         }
         other => {
             tracing::error!(error = %other, "an append was refused");
+            return (ErrorCode::UnknownServerError, String::new());
+        }
+    };
+    (code, error.to_string())
+}
+
+/// The code for a refused step of a transaction, and what its sender may read about it.
+pub(super) fn transaction_error(error: &TransactionError) -> Refusal {
+    let code = match error {
+        TransactionError::UnknownId | TransactionError::UnknownProducer(_) => {
+            ErrorCode::InvalidProducerIdMapping
+        }
+        TransactionError::Fenced(_) => ErrorCode::ProducerFenced,
+        TransactionError::State(_)
+        | TransactionError::NotAdded
+        | TransactionError::NotTransactional => ErrorCode::InvalidTxnState,
+        TransactionError::NoId => ErrorCode::TransactionalIdAuthorizationFailed,
+        TransactionError::InvalidId => ErrorCode::InvalidRequest,
+        TransactionError::TooManyIds => ErrorCode::CoordinatorNotAvailable,
+        TransactionError::TooManyOffsets => ErrorCode::InvalidCommitOffsetSize,
+        // Producers look for the coordinator again, and ask again.
+        TransactionError::Append(AppendError::Closed) => ErrorCode::CoordinatorNotAvailable,
+        TransactionError::Append(error) => return append_error(error),
+        other => {
+            tracing::error!(error = %other, "a transaction was refused");
             return (ErrorCode::UnknownServerError, String::new());
         }
     };
@@ -293,9 +332,8 @@ mod tests {
     }
 
     #[test]
-    fn zstandard_needs_version_7_and_transactions_do_not_exist() {
+    fn zstandard_needs_version_7() {
         assert_eq!(judge(batch(2, 4), 6), ErrorCode::UnsupportedCompressionType);
         assert_eq!(judge(batch(2, 4), 7), ErrorCode::None);
-        assert_eq!(judge(batch(2, 0x10), 9), ErrorCode::InvalidTxnState);
     }
 }

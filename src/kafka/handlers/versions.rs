@@ -6,9 +6,10 @@ use super::super::protocol::messages::{
 };
 use super::super::protocol::{ApiKey, ErrorCode};
 
-/// Features at level 0: the classic group protocol only, and no transactions. Their lowest level, 0,
-/// is understood from version 4 on (KIP-1022); older clients refuse it.
-const FEATURES: [&str; 2] = ["group.version", "transaction.version"];
+/// Features and their levels: the classic group protocol only; transactions in which the epoch rises with
+/// every one of them, and partitions are added by writing to them (KIP-890). Their lowest level, 0, is
+/// understood from version 4 on (KIP-1022); older clients refuse it.
+const FEATURES: [(&str, i16); 2] = [("group.version", 0), ("transaction.version", 2)];
 const FEATURES_SINCE_VERSION: i16 = 4;
 
 pub(super) fn api_versions(asker: &Asker, request: &ApiVersionsRequest) -> ApiVersionsResponse {
@@ -25,14 +26,16 @@ pub(super) fn api_versions(asker: &Asker, request: &ApiVersionsRequest) -> ApiVe
     };
     if asker.version >= FEATURES_SINCE_VERSION {
         response.finalized_features_epoch = 0;
-        for name in FEATURES {
+        for (name, level) in FEATURES {
             response.supported_features.push(SupportedFeatureKey {
                 name: name.into(),
-                ..Default::default()
+                min_version: 0,
+                max_version: level,
             });
             response.finalized_features.push(FinalizedFeatureKey {
                 name: name.into(),
-                ..Default::default()
+                min_version_level: level,
+                max_version_level: level,
             });
         }
     }

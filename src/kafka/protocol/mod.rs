@@ -47,6 +47,11 @@ apis! {
     DeleteRecords = 21: serve 0..=2, advertise 0..=2, flexible 2, DeleteRecordsRequest => DeleteRecordsResponse;
     InitProducerId = 22: serve 0..=5, advertise 0..=5, flexible 2, InitProducerIdRequest => InitProducerIdResponse;
     OffsetForLeaderEpoch = 23: serve 2..=4, advertise 2..=4, flexible 4, OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse;
+    AddPartitionsToTxn = 24: serve 0..=5, advertise 0..=5, flexible 3, AddPartitionsToTxnRequest => AddPartitionsToTxnResponse;
+    AddOffsetsToTxn = 25: serve 0..=4, advertise 0..=4, flexible 3, AddOffsetsToTxnRequest => AddOffsetsToTxnResponse;
+    EndTxn = 26: serve 0..=5, advertise 0..=5, flexible 3, EndTxnRequest => EndTxnResponse;
+    WriteTxnMarkers = 27: serve 1..=2, advertise 1..=2, flexible 1, WriteTxnMarkersRequest => WriteTxnMarkersResponse;
+    TxnOffsetCommit = 28: serve 0..=5, advertise 0..=5, flexible 3, TxnOffsetCommitRequest => TxnOffsetCommitResponse;
     DescribeConfigs = 32: serve 1..=4, advertise 1..=4, flexible 4, DescribeConfigsRequest => DescribeConfigsResponse;
     AlterConfigs = 33: serve 0..=2, advertise 0..=2, flexible 2, AlterConfigsRequest => AlterConfigsResponse;
     AlterReplicaLogDirs = 34: serve 1..=2, advertise 1..=2, flexible 2, AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse;
@@ -59,6 +64,9 @@ apis! {
     ListPartitionReassignments = 46: serve 0..=0, advertise 0..=0, flexible 0, ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse;
     OffsetDelete = 47: serve 0..=0, advertise 0..=0, flexible 1, OffsetDeleteRequest => OffsetDeleteResponse;
     DescribeCluster = 60: serve 0..=2, advertise 0..=2, flexible 0, DescribeClusterRequest => DescribeClusterResponse;
+    DescribeProducers = 61: serve 0..=0, advertise 0..=0, flexible 0, DescribeProducersRequest => DescribeProducersResponse;
+    DescribeTransactions = 65: serve 0..=0, advertise 0..=0, flexible 0, DescribeTransactionsRequest => DescribeTransactionsResponse;
+    ListTransactions = 66: serve 0..=2, advertise 0..=2, flexible 0, ListTransactionsRequest => ListTransactionsResponse;
     ListConfigResources = 74: serve 0..=1, advertise 0..=1, flexible 0, ListConfigResourcesRequest => ListConfigResourcesResponse;
 }
 

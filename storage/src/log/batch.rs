@@ -32,7 +32,9 @@ pub const RECORDS_MAX: u32 = 1 << 18;
 const CODEC_MASK: i16 = 0x07;
 /// All records have the batch's largest timestamp: when it was appended.
 pub const LOG_APPEND_TIME: i16 = 0x08;
+/// Its records count when its producer's transaction is committed.
 const TRANSACTIONAL: i16 = 0x10;
+/// It ends a transaction; readers never see its record.
 const CONTROL: i16 = 0x20;
 /// The base timestamp is the time until which compaction keeps tombstones (KIP-534).
 pub const DELETE_HORIZON: i16 = 0x40;
@@ -102,6 +104,15 @@ impl BatchHeader {
         base.plus(self.last_offset_delta).plus(1)
     }
 
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
+    }
+
+    /// Whether it is no data, but a marker that the log itself wrote.
+    pub fn is_control(&self) -> bool {
+        self.attributes & CONTROL != 0
+    }
+
     /// Whether the batch has the checksum that its producer gave it.
     pub fn signs(&self, batch: &[u8]) -> bool {
         crc32c::crc32c(batch.get(21..).unwrap_or_default()) == self.crc
@@ -145,14 +156,14 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
         return Err(AppendError::Corrupt("CRC-32C does not fit".into()));
     }
     let codec = header.codec().map_err(AppendError::Invalid)?;
-    if header.attributes & CONTROL != 0 {
+    if header.is_control() {
         return Err(AppendError::Invalid(
             "control batches are the broker's to write".into(),
         ));
     }
-    if header.attributes & TRANSACTIONAL != 0 {
+    if header.is_transactional() && header.producer_id < 0 {
         return Err(AppendError::Invalid(
-            "transactions are not supported".into(),
+            "a transactional batch needs a producer id".into(),
         ));
     }
     if header.attributes & LOG_APPEND_TIME != 0 {
@@ -187,6 +198,66 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
         walk(body, header.records).map_err(AppendError::Invalid)?;
     }
     Ok(header)
+}
+
+/// The batch that ends a producer's transaction in one partition (KIP-98): one record, whose key is a
+/// version and the kind (0 aborts, 1 commits), its value a version and the coordinator's epoch.
+pub fn marker(producer_id: i64, epoch: i16, commits: bool, now_ms: u64) -> (BatchHeader, Bytes) {
+    let timestamp_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let mut record = Vec::with_capacity(20);
+    record.push(0);
+    put_varint(&mut record, 0);
+    put_varint(&mut record, 0);
+    put_varint(&mut record, 4);
+    record.put_i16(0);
+    record.put_i16(i16::from(commits));
+    put_varint(&mut record, 6);
+    record.put_i16(0);
+    record.put_i32(0);
+    put_varint(&mut record, 0);
+    let mut signed = Vec::with_capacity(64);
+    signed.put_i16(TRANSACTIONAL | CONTROL);
+    signed.put_u32(0);
+    signed.put_i64(timestamp_ms);
+    signed.put_i64(timestamp_ms);
+    signed.put_i64(producer_id);
+    signed.put_i16(epoch);
+    signed.put_i32(-1);
+    signed.put_i32(1);
+    put_varint(&mut signed, record.len() as i64);
+    signed.extend_from_slice(&record);
+    let crc = crc32c::crc32c(&signed);
+    let bytes = PREFIX_BYTES + 5 + signed.len();
+    let mut out = Vec::with_capacity(bytes);
+    out.extend_from_slice(&prefix(Offset::ZERO, bytes, 0));
+    out.put_u8(2);
+    out.put_u32(crc);
+    out.extend_from_slice(&signed);
+    let header = BatchHeader {
+        base_offset: 0,
+        bytes,
+        crc,
+        attributes: TRANSACTIONAL | CONTROL,
+        last_offset_delta: 0,
+        base_timestamp_ms: timestamp_ms,
+        max_timestamp_ms: timestamp_ms,
+        producer_id,
+        producer_epoch: epoch,
+        base_sequence: -1,
+        records: 1,
+    };
+    (header, Bytes::from(out))
+}
+
+/// Whether a marker commits; `None` where its record cannot be read.
+pub fn marker_commits(header: &BatchHeader, batch: &Bytes) -> Option<bool> {
+    let records = records(header, batch).ok()?;
+    let key = records.first()?.record.key.as_deref()?;
+    match key {
+        [0, 0, 0, 0] => Some(false),
+        [0, 0, 0, 1] => Some(true),
+        _ => None,
+    }
 }
 
 /// Checks the lengths and offset deltas of uncompressed records.

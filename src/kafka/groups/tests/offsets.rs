@@ -33,6 +33,7 @@ fn commit(generation_id: i32, member_id: &str, offset: i64) -> CommitRequest {
         member_id: member_id.to_owned(),
         group_instance_id: None,
         offsets: vec![to_commit(0, offset)],
+        within: None,
     }
 }
 
@@ -44,6 +45,7 @@ fn committed(coordinator: &Coordinator) -> Option<i64> {
     let request = FetchRequest {
         group_id: GROUP.to_owned(),
         partitions: Some(vec![(TOPIC, 0)]),
+        require_stable: false,
     };
     let fetched = coordinator.fetch_offsets(&request).remove(0);
     fetched.committed.map(|c| c.offset.value())
@@ -60,6 +62,7 @@ async fn a_simple_consumer_commits_and_fetches_without_joining() {
     let all = FetchRequest {
         group_id: GROUP.to_owned(),
         partitions: None,
+        require_stable: false,
     };
     let expected = |partition, offset| FetchedOffset {
         topic: TOPIC,
@@ -70,6 +73,7 @@ async fn a_simple_consumer_commits_and_fetches_without_joining() {
             metadata: "note".to_owned(),
             commit_timestamp_ms: 1_700_000_000_000,
         }),
+        is_unstable: false,
     };
     assert_eq!(
         coordinator.fetch_offsets(&all),
@@ -300,6 +304,7 @@ async fn each_partition_is_judged_by_itself() {
     let all = FetchRequest {
         group_id: GROUP.to_owned(),
         partitions: None,
+        require_stable: false,
     };
     assert_eq!(coordinator.fetch_offsets(&all).len(), 2);
 }
@@ -367,6 +372,7 @@ async fn commits_outlive_the_process_and_membership_does_not() {
     let all = FetchRequest {
         group_id: GROUP.to_owned(),
         partitions: None,
+        require_stable: false,
     };
     let fetched = coordinator.fetch_offsets(&all);
     assert_eq!(fetched.len(), 1);

@@ -7,6 +7,7 @@ use holdfast_storage::log::{AppendError, CommittedOffset, OffsetCommit, TopicId}
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::kafka::groups::WithinTransaction;
 use crate::kafka::groups::offsets::{OffsetStore, Writing};
 
 /// The only topic there is; it has partitions 0 and 1.
@@ -42,6 +43,19 @@ impl OffsetStore for MemoryStore {
             }
             Ok(())
         })
+    }
+
+    fn commit_within<'a>(
+        &'a self,
+        _: &'a WithinTransaction,
+        group_id: &'a str,
+        commits: Vec<OffsetCommit>,
+    ) -> Writing<'a> {
+        self.commit(group_id, commits)
+    }
+
+    fn is_pending(&self, _: &str, _: TopicId, _: i32) -> bool {
+        false
     }
 
     fn committed(&self, group_id: &str, topic: TopicId, partition: i32) -> Option<CommittedOffset> {

@@ -9,6 +9,7 @@ mod cluster;
 mod config;
 mod group;
 mod log;
+mod transaction;
 
 pub use admin::*;
 pub use broker::*;
@@ -16,3 +17,4 @@ pub use cluster::*;
 pub use config::*;
 pub use group::*;
 pub use log::*;
+pub use transaction::*;
