@@ -32,6 +32,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient, NewTopic
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+NODE_CLIENTS = REPOSITORY / "tests" / "node"
 DOORS = ("mqtt", "kafka", "http")
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 60
@@ -512,3 +513,13 @@ def query_store(node: Node, sql: str, parameters: tuple[Any, ...] = ()) -> list[
 def as_json(payload: Any) -> str:
     """Compact JSON with a stable key order, so that sent and stored bytes can be compared."""
     return json.dumps(payload, separators=(",", ":"), sort_keys=True)
+
+
+@pytest.fixture(scope="session")
+def kafkajs() -> Path:
+    """The Node.js clients with their one dependency, as package-lock.json pins it."""
+    wanted = json.loads((NODE_CLIENTS / "package.json").read_text())["dependencies"]["kafkajs"]
+    installed = NODE_CLIENTS / "node_modules" / "kafkajs" / "package.json"
+    if not installed.is_file() or json.loads(installed.read_text())["version"] != wanted:
+        run(["npm", "ci", "--prefix", str(NODE_CLIENTS), "--no-audit", "--no-fund"], timeout_s=110)
+    return NODE_CLIENTS

@@ -29,7 +29,6 @@ from confluent_kafka import (
 )
 from conftest import Node, create_topic, eventually, kcat, read_topic, run
 
-NODE_CLIENTS = Path(__file__).resolve().parents[1] / "node"
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 #: The first rebalance of a group waits 3 s for more members, never in proportion to a time-out.
 FIRST_JOIN_S = 8.0
@@ -690,16 +689,6 @@ def test_aiokafka_members_share_a_topic_and_resume(shared_node: Node) -> None:
 
 
 # --- KafkaJS --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def kafkajs() -> Path:
-    """The Node.js clients with their one dependency, as package-lock.json pins it."""
-    wanted = json.loads((NODE_CLIENTS / "package.json").read_text())["dependencies"]["kafkajs"]
-    installed = NODE_CLIENTS / "node_modules" / "kafkajs" / "package.json"
-    if not installed.is_file() or json.loads(installed.read_text())["version"] != wanted:
-        run(["npm", "ci", "--prefix", str(NODE_CLIENTS), "--no-audit", "--no-fund"], timeout_s=110)
-    return NODE_CLIENTS
 
 
 def kafkajs_produce(clients: Path, node: Node, topic: str, *arguments: str) -> list[dict[str, Any]]:
