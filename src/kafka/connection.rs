@@ -237,7 +237,7 @@ impl Reading<'_> {
         };
         let length = usize::try_from(length)
             .ok()
-            .filter(|&bytes| bytes <= bytes_max)
+            .filter(|&bytes| (1..=bytes_max).contains(&bytes))
             .ok_or(Ended::FrameLength {
                 bytes: i64::from(length),
                 bytes_max,

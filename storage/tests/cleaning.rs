@@ -551,7 +551,7 @@ async fn a_compacted_topic_refuses_records_without_a_key() {
     let refused = log
         .append(state.partition(0).unwrap(), &[record("x")])
         .await;
-    assert!(matches!(refused, Err(AppendError::Invalid(_))));
+    assert!(matches!(refused, Err(AppendError::Records { .. })));
 }
 
 /// What is kept for ever lies between what was deleted: it is copied together, and the space of the

@@ -42,7 +42,10 @@ pub enum GroupError {
     /// 47: a transaction's producer has another epoch.
     #[error("the producer was fenced")]
     InvalidProducerEpoch,
-    /// 48: offsets were not added to the transaction.
+    /// 120: offsets were not added to the transaction. 48 for producers that do not know that.
+    #[error("the transaction does not have the group's offsets")]
+    TransactionAbortable,
+    /// 48.
     #[error("the transaction does not take it")]
     InvalidTxnState,
     /// 49.
@@ -88,6 +91,7 @@ impl GroupError {
             GroupError::InvalidRequest => 42,
             GroupError::InvalidProducerEpoch => 47,
             GroupError::InvalidTxnState => 48,
+            GroupError::TransactionAbortable => 120,
             GroupError::InvalidProducerIdMapping => 49,
             GroupError::KafkaStorageError => 56,
             GroupError::NonEmptyGroup => 68,
@@ -111,6 +115,7 @@ impl From<AppendError> for GroupError {
                 }
                 TransactionError::Fenced(_) => GroupError::InvalidProducerEpoch,
                 TransactionError::TooManyOffsets => GroupError::InvalidCommitOffsetSize,
+                TransactionError::NotAdded => GroupError::TransactionAbortable,
                 _ => GroupError::InvalidTxnState,
             },
             _ => GroupError::KafkaStorageError,

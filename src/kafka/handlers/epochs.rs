@@ -16,7 +16,7 @@ use super::super::protocol::messages::{
 };
 
 /// Kafka's mark for "no such epoch" and "no such offset".
-const UNDEFINED: i32 = -1;
+pub(super) const UNDEFINED: i32 = -1;
 
 /// One batch, as far as epochs are concerned.
 struct Span {

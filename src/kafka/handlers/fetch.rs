@@ -57,6 +57,11 @@ pub(super) async fn fetch(
         .map(|wanted| resolve(broker, wanted))
         .collect();
     let limits = Limits::of(broker, &request);
+    if is_replica(&request) {
+        asked
+            .iter_mut()
+            .for_each(|a| a.partition = Err(ErrorCode::NotLeaderOrFollower));
+    }
     collect(broker, &mut asked, &limits, held).await;
     let found: Vec<PartitionData> = wanted
         .iter()
@@ -70,6 +75,11 @@ pub(super) async fn fetch(
         responses: by_topic(&wanted, found, &places),
         ..Default::default()
     }
+}
+
+/// Nobody replicates from here: there is one broker.
+fn is_replica(request: &FetchRequest) -> bool {
+    request.replica_id >= 0 || request.replica_state.replica_id >= 0
 }
 
 struct Limits {

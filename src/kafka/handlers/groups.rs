@@ -28,6 +28,8 @@ const TOPIC_ID_SINCE_VERSION: i16 = 10;
 const MEMBER_ID_SINCE_VERSION: i16 = 4;
 /// JoinGroup: the leader may be told to leave the assignment as it is (KIP-814).
 const SKIP_ASSIGNMENT_SINCE_VERSION: i16 = 9;
+/// JoinGroup: no protocol is null from here on.
+const NULL_PROTOCOL_SINCE_VERSION: i16 = 7;
 /// LeaveGroup: several members at once (KIP-345).
 const LEAVE_BATCH_SINCE_VERSION: i16 = 3;
 /// OffsetFetch: several groups at once (KIP-709).
@@ -88,6 +90,7 @@ pub(super) async fn join(
             };
             JoinGroupResponse {
                 error_code,
+                protocol_name: (asker.version < NULL_PROTOCOL_SINCE_VERSION).then(Str::default),
                 member_id,
                 ..Default::default()
             }

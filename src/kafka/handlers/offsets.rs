@@ -1,16 +1,17 @@
 //! ListOffsets: where a partition begins and ends, and where a time is.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use holdfast_storage::log::{FetchError, Log, Offset, Partition};
 
 use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
-use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
     ListOffsetsTopicResponse,
 };
-use super::epochs::epoch_of;
+use super::super::protocol::{ErrorCode, Str};
+use super::epochs::{UNDEFINED, epoch_of};
 
 /// What a negative "timestamp" asks for, and since which version.
 const LATEST: i64 = -1;
@@ -35,11 +36,27 @@ pub(super) async fn list_offsets(
 ) -> ListOffsetsResponse {
     let is_committed = request.isolation_level == READ_COMMITTED;
     let mut topics = Vec::with_capacity(request.topics.len());
+    let mut named: HashMap<(Str, i32), u32> = HashMap::new();
+    for topic in &request.topics {
+        for wanted in &topic.partitions {
+            let place = (topic.name.clone(), wanted.partition_index);
+            *named.entry(place).or_default() += 1;
+        }
+    }
     for topic in request.topics {
         let topic_ref = TopicRef::Name(topic.name.clone());
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
-            let found = find(broker, asker.version, is_committed, &topic_ref, &wanted).await;
+            // As Kafka: one that is named twice is refused, once.
+            let is_twice = match named.remove(&(topic.name.clone(), wanted.partition_index)) {
+                None => continue,
+                Some(times) => times > 1,
+            };
+            let found = if is_twice {
+                Err(ErrorCode::InvalidRequest)
+            } else {
+                find(broker, asker.version, is_committed, &topic_ref, &wanted).await
+            };
             let (error, (timestamp, offset, leader_epoch)) = match found {
                 Ok(position) => (ErrorCode::None, position),
                 Err(error) => (error, NOWHERE),
@@ -106,7 +123,12 @@ async fn find(
 
 fn first(log: &Log, partition: &Partition) -> Result<Position, FetchError> {
     let start = partition.log_start_offset();
-    Ok((NONE, start.value(), epoch_of(log, partition, start)?))
+    let epoch = match epoch_of(log, partition, start)? {
+        // Nothing is there yet: what comes has the current one.
+        UNDEFINED => log.leader_epoch(),
+        epoch => epoch,
+    };
+    Ok((NONE, start.value(), epoch))
 }
 
 fn place(

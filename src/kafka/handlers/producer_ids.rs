@@ -17,7 +17,9 @@ pub(super) async fn init_producer_id(
     asker: &Asker,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
+    let is_half = (request.producer_id == -1) != (request.producer_epoch == -1);
     let begun = match &request.transactional_id {
+        _ if is_half => Err(ErrorCode::InvalidRequest),
         None => fresh(broker).await,
         Some(id) => begin(broker, id.as_str(), &request).await,
     };
@@ -61,8 +63,7 @@ async fn begin(
     let timeout_ms = timeout_ms.filter(|ms| (1..=timeout_ms_max).contains(ms));
     let timeout_ms = timeout_ms.ok_or(ErrorCode::InvalidTransactionTimeout)?;
     let believed = match (request.producer_id, request.producer_epoch) {
-        (-1, -1) => None,
-        (-1, _) | (_, -1) => return Err(ErrorCode::InvalidRequest),
+        (-1, _) => None,
         (id, epoch) => Some(ProducerIdentity {
             id: ProducerId(id),
             epoch,

@@ -10,7 +10,7 @@ use holdfast_storage::log::{
 
 use super::super::broker::{Broker, Refusal};
 use super::super::config::ReplicationFactors;
-use super::super::protocol::ErrorCode;
+use super::super::configs::{self, Setting};
 use super::super::protocol::messages::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfigs, CreatableTopicResult,
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsResponse,
@@ -19,14 +19,12 @@ use super::super::protocol::messages::{
     DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult, DeleteTopicState,
     DeleteTopicsRequest, DeleteTopicsResponse,
 };
+use super::super::protocol::{ErrorCode, Str};
 use super::configs::judge_configs;
 use super::produce::append_error;
 
 /// DeleteRecords: everything there is.
 const HIGH_WATERMARK: i64 = -1;
-
-/// Kafka's value of `config_source` for a setting of the topic itself.
-const SOURCE_TOPIC: i8 = 1;
 
 /// Whether the node has room for `partitions` more.
 pub(super) fn may_create(broker: &Broker, partitions: u32) -> Result<(), Refusal> {
@@ -110,7 +108,7 @@ async fn create_one(
         ..Default::default()
     };
     if validate_only {
-        let configs = Some(describe_configs(&new.configs));
+        let configs = Some(describe_configs(broker, &new.configs));
         return Ok(CreatableTopicResult { configs, ..result });
     }
     let topic: Arc<Topic> = broker
@@ -123,7 +121,7 @@ async fn create_one(
         partitions = topic.partitions().len(),
         "topic created"
     );
-    let configs = Some(describe_configs(topic.configs()));
+    let configs = Some(describe_configs(broker, topic.configs()));
     Ok(CreatableTopicResult {
         topic_id: topic.id().0,
         configs,
@@ -131,14 +129,51 @@ async fn create_one(
     })
 }
 
-fn describe_configs(configs: &[(String, String)]) -> Vec<CreatableTopicConfigs> {
-    let describe = |(name, value): &(String, String)| CreatableTopicConfigs {
-        name: name.as_str().into(),
-        value: Some(value.as_str().into()),
-        config_source: SOURCE_TOPIC,
+fn describe_configs(broker: &Broker, own: &[(String, String)]) -> Vec<CreatableTopicConfigs> {
+    let describe = |setting: Setting| CreatableTopicConfigs {
+        name: setting.key.name.into(),
+        value: setting.value.map(Str::from),
+        config_source: setting.source as i8,
         ..Default::default()
     };
-    configs.iter().map(describe).collect()
+    let all = configs::of_configs(broker, own).into_iter();
+    all.map(describe).collect()
+}
+
+/// What Kafka has against the name of a topic, whether there is one of it or not.
+pub(super) fn check_name(broker: &Broker, name: &str) -> Result<(), Refusal> {
+    let new = NewTopic {
+        name: name.to_owned(),
+        partitions: 1,
+        configs: Vec::new(),
+    };
+    match broker.log.check_topic(&new) {
+        Err(error @ CreateTopicError::InvalidName { .. }) => Err(create_error(&error)),
+        _ => Ok(()),
+    }
+}
+
+/// Dots and underscores look the same in the names of metrics: a topic whose name differs in nothing else
+/// is refused, as Kafka does.
+fn check_collision(broker: &Broker, name: &str) -> Result<(), Refusal> {
+    if !name.contains(['.', '_']) {
+        return Ok(());
+    }
+    let wanted = name.replace('.', "_");
+    let topics = broker.log.topics();
+    let found = topics
+        .iter()
+        .find(|topic| topic.name().replace('.', "_") == wanted);
+    match found {
+        None => Ok(()),
+        Some(topic) => {
+            let message = format!(
+                "Topic '{name}' collides with existing topic: {}",
+                topic.name()
+            );
+            Err((ErrorCode::InvalidTopic, message))
+        }
+    }
 }
 
 /// Everything that can be said against a topic before it is created.
@@ -147,6 +182,8 @@ fn judge(broker: &Broker, wanted: &CreatableTopic) -> Result<NewTopic, Refusal> 
     if broker.log.topic(name).is_some() {
         return Err(create_error(&CreateTopicError::Exists(name.to_owned())));
     }
+    check_name(broker, name)?;
+    check_collision(broker, name)?;
     let partitions = if wanted.assignments.is_empty() {
         check_replication_factor(broker, wanted.replication_factor)?;
         match wanted.num_partitions {
@@ -165,13 +202,20 @@ fn judge(broker: &Broker, wanted: &CreatableTopic) -> Result<NewTopic, Refusal> 
         assigned_partitions(broker, wanted)?
     };
     may_create(broker, partitions)?;
-    let mut configs = Vec::with_capacity(wanted.configs.len());
+    let mut configs: Vec<(String, String)> = Vec::with_capacity(wanted.configs.len());
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for config in &wanted.configs {
         let Some(value) = &config.value else {
             let message = format!("{} has no value", config.name);
             return Err((ErrorCode::InvalidConfig, message));
         };
-        configs.push((config.name.as_str().to_owned(), value.as_str().to_owned()));
+        // The last one counts, without blanks around it.
+        let value = value.as_str().trim().to_owned();
+        let place = *places.entry(config.name.as_str()).or_insert(configs.len());
+        match configs.get_mut(place) {
+            Some((_, earlier)) => *earlier = value,
+            None => configs.push((config.name.as_str().to_owned(), value)),
+        }
     }
     judge_configs(broker, &configs)?;
     Ok(NewTopic {

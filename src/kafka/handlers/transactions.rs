@@ -35,6 +35,8 @@ const FENCED_SINCE_VERSION: i16 = 2;
 const BATCH_SINCE_VERSION: i16 = 4;
 /// EndTxn: the epoch rises with every transaction (KIP-890).
 const RAISES_EPOCH_SINCE_VERSION: i16 = 5;
+/// TxnOffsetCommit: TRANSACTION_ABORTABLE is known from here on (KIP-890).
+const ABORTABLE_SINCE_VERSION: i16 = 4;
 /// TxnOffsetCommit: offsets become part of the transaction by being sent (KIP-890).
 const ADDS_SINCE_VERSION: i16 = 5;
 
@@ -106,7 +108,7 @@ async fn add_some(
     let outcome = if !unknown.is_empty() {
         ErrorCode::OperationNotAttempted
     } else if asked.verify_only {
-        verify(broker, version, asked, &partitions)
+        verify(broker, asked, &partitions)
     } else {
         let producer = identity(asked.producer_id, asked.producer_epoch);
         let id = asked.transactional_id.as_str();
@@ -140,7 +142,6 @@ async fn add_some(
 /// Whether all of them are in the transaction already.
 fn verify(
     broker: &Broker,
-    version: i16,
     asked: &AddPartitionsToTxnTransaction,
     partitions: &[Arc<Partition>],
 ) -> ErrorCode {
@@ -156,10 +157,8 @@ fn verify(
     let is_in = |p: &Arc<Partition>| known.partitions.iter().any(|other| Arc::ptr_eq(p, other));
     if partitions.iter().all(is_in) {
         ErrorCode::None
-    } else if version > BATCH_SINCE_VERSION {
-        ErrorCode::TransactionAbortable
     } else {
-        ErrorCode::InvalidTxnState
+        ErrorCode::TransactionAbortable
     }
 }
 
@@ -168,12 +167,10 @@ pub(super) async fn add_offsets(
     asker: &Asker,
     request: AddOffsetsToTxnRequest,
 ) -> AddOffsetsToTxnResponse {
-    let (id, group) = (request.transactional_id.as_str(), &request.group_id);
+    let id = request.transactional_id.as_str();
     let producer = identity(request.producer_id, request.producer_epoch);
     let error = if id.is_empty() {
         ErrorCode::InvalidRequest
-    } else if group.is_empty() {
-        ErrorCode::InvalidGroupId
     } else {
         let added = (broker.log).add_to_transaction(id, producer, Vec::new(), true);
         match added.await {
@@ -316,14 +313,26 @@ pub(super) async fn commit_offsets(
             adds: asker.version >= ADDS_SINCE_VERSION,
         }),
     };
-    let outcome = broker.groups.commit_offsets(commit).await;
+    let outcome = if request.group_id.is_empty() {
+        Err(GroupError::InvalidGroupId)
+    } else {
+        broker.groups.commit_offsets(commit).await
+    };
     let mut outcomes = outcome.iter().flatten();
     let all = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
     for partition in all.filter(|partition| partition.error_code == 0) {
         partition.error_code = match &outcome {
             Err(error) => error.code(),
             Ok(_) => match outcomes.next() {
-                Some(outcome) => outcome.result.as_ref().err().map_or(0, GroupError::code),
+                Some(outcome) => match &outcome.result {
+                    Ok(()) => 0,
+                    Err(GroupError::TransactionAbortable)
+                        if asker.version < ABORTABLE_SINCE_VERSION =>
+                    {
+                        ErrorCode::InvalidTxnState.code()
+                    }
+                    Err(error) => error.code(),
+                },
                 None => ErrorCode::UnknownServerError.code(),
             },
         };
@@ -354,6 +363,7 @@ pub(super) fn describe_producers(
                 Err(error) => DescribeProducersPartition {
                     partition_index,
                     error_code: error.code(),
+                    error_message: Some("there is no such partition".into()),
                     ..Default::default()
                 },
             }
@@ -420,14 +430,15 @@ fn describe(transactional_id: Str, known: &TransactionDescription) -> DescribedT
         of_topic.push(partition.index());
     }
     let value = &known.value;
-    let is_ongoing = value.state == TransactionState::Ongoing;
-    let started_ms = milliseconds(value.started_ms);
     DescribedTransaction {
         error_code: 0,
         transactional_id,
         transaction_state: state_name(value.state).into(),
         transaction_timeout_ms: i32::try_from(value.timeout_ms).unwrap_or(i32::MAX),
-        transaction_start_time_ms: if is_ongoing { started_ms } else { -1 },
+        transaction_start_time_ms: match value.started_ms {
+            0 => -1,
+            started_ms => milliseconds(started_ms),
+        },
         producer_id: value.producer_id,
         producer_epoch: value.epoch,
         topics: topics

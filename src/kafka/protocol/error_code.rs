@@ -47,6 +47,7 @@ error_codes! {
     RebalanceInProgress = 27, "REBALANCE_IN_PROGRESS";
     InvalidCommitOffsetSize = 28, "INVALID_COMMIT_OFFSET_SIZE";
     TopicAuthorizationFailed = 29, "TOPIC_AUTHORIZATION_FAILED";
+    InvalidTimestamp = 32, "INVALID_TIMESTAMP";
     UnsupportedVersion = 35, "UNSUPPORTED_VERSION";
     TopicAlreadyExists = 36, "TOPIC_ALREADY_EXISTS";
     InvalidPartitions = 37, "INVALID_PARTITIONS";
@@ -87,6 +88,7 @@ error_codes! {
     TransactionalIdNotFound = 105, "TRANSACTIONAL_ID_NOT_FOUND";
     FetchSessionTopicIdError = 106, "FETCH_SESSION_TOPIC_ID_ERROR";
     MismatchedEndpointType = 114, "MISMATCHED_ENDPOINT_TYPE";
+    UnsupportedEndpointType = 115, "UNSUPPORTED_ENDPOINT_TYPE";
     TransactionAbortable = 120, "TRANSACTION_ABORTABLE";
     InvalidRegularExpression = 128, "INVALID_REGULAR_EXPRESSION";
 }

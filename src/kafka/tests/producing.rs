@@ -56,8 +56,8 @@ async fn acks_0_is_never_answered_and_a_refusal_closes_the_connection() {
         )
     };
     wire.send(silent(batch(&["a"])), 9).await;
-    let id = wire.send(ApiVersionsRequest::default(), 3).await;
-    wire.receive::<ApiVersionsRequest>(3, id).await;
+    let id = wire.send(ApiVersionsRequest::default(), 2).await;
+    wire.receive::<ApiVersionsRequest>(2, id).await;
     assert_eq!(topic.partition(0).unwrap().high_watermark(), offset(1));
 
     let mut corrupt = batch(&["b"]).to_vec();

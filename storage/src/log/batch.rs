@@ -12,6 +12,8 @@
 //! All big-endian. Base offset and leader epoch lie outside the checksum, so the log can set them
 //! without touching what the producer signed.
 
+use std::ops::RangeInclusive;
+
 use bytes::{BufMut, Bytes};
 use smallvec::SmallVec;
 
@@ -130,8 +132,7 @@ impl BatchHeader {
 }
 
 /// Judges a batch from a producer: one batch, whole, signed, counted, and nothing that only a broker
-/// may write. The records of an uncompressed batch are walked; those of a compressed one are not, a
-/// consumer that cannot decode them is told so ([`super::FetchError::Undecodable`]).
+/// may write. Its records are looked at by [`inspect`].
 pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendError> {
     let header = BatchHeader::parse(batch).map_err(AppendError::Corrupt)?;
     if header.bytes > batch.len() {
@@ -155,7 +156,7 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
     if !header.signs(batch) {
         return Err(AppendError::Corrupt("CRC-32C does not fit".into()));
     }
-    let codec = header.codec().map_err(AppendError::Invalid)?;
+    header.codec().map_err(AppendError::Invalid)?;
     if header.is_control() {
         return Err(AppendError::Invalid(
             "control batches are the broker's to write".into(),
@@ -164,11 +165,6 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
     if header.is_transactional() && header.producer_id < 0 {
         return Err(AppendError::Invalid(
             "a transactional batch needs a producer id".into(),
-        ));
-    }
-    if header.attributes & LOG_APPEND_TIME != 0 {
-        return Err(AppendError::Invalid(
-            "a producer does not set the time type to LogAppendTime".into(),
         ));
     }
     if header.attributes & DELETE_HORIZON != 0 {
@@ -188,16 +184,52 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
             "{records} records in one batch; {RECORDS_MAX} are possible"
         )));
     }
-    if header.producer_id >= 0 && (header.producer_epoch < 0 || header.base_sequence < 0) {
+    let has_epoch = header.producer_epoch >= 0 || header.is_transactional();
+    if header.producer_id >= 0 && !(has_epoch && header.base_sequence >= 0) {
         return Err(AppendError::Invalid(
             "an idempotent batch needs an epoch and a sequence".into(),
         ));
     }
-    if codec == Codec::None {
-        let body = batch.get(HEADER_BYTES..).unwrap_or_default();
-        walk(body, header.records).map_err(AppendError::Invalid)?;
-    }
     Ok(header)
+}
+
+/// What a look at every record of a batch told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// The largest timestamp there is.
+    pub max_timestamp_ms: i64,
+    /// Records without a key.
+    pub keyless: Vec<u32>,
+    /// Records with a timestamp outside what was asked for.
+    pub untimely: Vec<u32>,
+}
+
+/// Looks at every record of a validated batch, unpacks them for that: a batch that cannot be read would
+/// be in the way of every consumer. `timely`: timestamps that are acceptable.
+pub fn inspect(
+    header: &BatchHeader,
+    batch: &Bytes,
+    timely: RangeInclusive<i64>,
+) -> Result<Inspected, String> {
+    let body = batch.slice(HEADER_BYTES.min(batch.len())..);
+    let body = decompress(header.codec()?, body)?;
+    let mut seen = Inspected {
+        max_timestamp_ms: -1,
+        keyless: Vec::new(),
+        untimely: Vec::new(),
+    };
+    walk(&body, header.records, |index, timestamp_delta, has_key| {
+        let timestamp_ms = header.base_timestamp_ms.saturating_add(timestamp_delta);
+        seen.max_timestamp_ms = seen.max_timestamp_ms.max(timestamp_ms);
+        if !has_key {
+            seen.keyless.push(index);
+        }
+        // -1 is none.
+        if timestamp_ms >= 0 && !timely.contains(&timestamp_ms) {
+            seen.untimely.push(index);
+        }
+    })?;
+    Ok(seen)
 }
 
 /// The batch that ends a producer's transaction in one partition (KIP-98): one record, whose key is a
@@ -260,8 +292,9 @@ pub fn marker_commits(header: &BatchHeader, batch: &Bytes) -> Option<bool> {
     }
 }
 
-/// Checks the lengths and offset deltas of uncompressed records.
-fn walk(mut body: &[u8], records: u32) -> Result<(), String> {
+/// Checks the lengths and offset deltas of unpacked records; shows the number of each, its timestamp delta
+/// and whether it has a key.
+fn walk(mut body: &[u8], records: u32, mut look: impl FnMut(u32, i64, bool)) -> Result<(), String> {
     for index in 0..records {
         let length = varint(&mut body).ok_or_else(|| format!("record {index}: length"))?;
         let length =
@@ -273,13 +306,15 @@ fn walk(mut body: &[u8], records: u32) -> Result<(), String> {
         record = record
             .get(1..)
             .ok_or_else(|| format!("record {index}: empty"))?;
-        varint(&mut record).ok_or_else(|| format!("record {index}: timestamp delta"))?;
+        let timestamp_delta =
+            varint(&mut record).ok_or_else(|| format!("record {index}: timestamp delta"))?;
         let delta = varint(&mut record).ok_or_else(|| format!("record {index}: offset delta"))?;
         if delta != i64::from(index) {
             return Err(format!("record {index}: offset delta {delta}"));
         }
-        fields(record)
+        let has_key = fields(record)
             .ok_or_else(|| format!("record {index}: key, value or headers do not fit"))?;
+        look(index, timestamp_delta, has_key);
     }
     if body.is_empty() {
         Ok(())
@@ -288,9 +323,10 @@ fn walk(mut body: &[u8], records: u32) -> Result<(), String> {
     }
 }
 
-/// Walks key, value and headers; `None` if they do not fill the record exactly.
-fn fields(mut record: &[u8]) -> Option<()> {
-    skip_bytes(&mut record)?;
+/// Walks key, value and headers, and says whether there is a key; `None` if they do not fill the record
+/// exactly.
+fn fields(mut record: &[u8]) -> Option<bool> {
+    let has_key = skip_bytes(&mut record)?;
     skip_bytes(&mut record)?;
     let headers = varint(&mut record)?;
     for _ in 0..u32::try_from(headers).ok()? {
@@ -298,15 +334,16 @@ fn fields(mut record: &[u8]) -> Option<()> {
         record = record.get(name..)?;
         skip_bytes(&mut record)?;
     }
-    record.is_empty().then_some(())
+    record.is_empty().then_some(has_key)
 }
 
-fn skip_bytes(input: &mut &[u8]) -> Option<()> {
+/// False for null.
+fn skip_bytes(input: &mut &[u8]) -> Option<bool> {
     match varint(input)? {
-        -1 => Some(()),
+        -1 => Some(false),
         length => {
             *input = input.get(usize::try_from(length).ok()?..)?;
-            Some(())
+            Some(true)
         }
     }
 }
@@ -678,19 +715,21 @@ impl BatchBuilder {
     }
 }
 
-/// A valid batch whose records all have the time at which it is appended, signed anew.
-pub fn stamp(batch: &Bytes, now_ms: u64) -> (Bytes, BatchHeader) {
+/// A valid batch whose records all have the time at which it is appended (`is_append_time`), or whose largest
+/// timestamp is this one; signed anew.
+pub fn stamp(batch: &Bytes, max_timestamp_ms: i64, is_append_time: bool) -> (Bytes, BatchHeader) {
     let mut out = batch.to_vec();
-    let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
     let mut put = |at: usize, bytes: &[u8]| {
         if let Some(room) = out.get_mut(at..at + bytes.len()) {
             room.copy_from_slice(bytes);
         }
     };
     let attributes = batch.get(21..).and_then(|rest| rest.first_chunk());
-    let attributes = attributes.map_or(0, |bytes| i16::from_be_bytes(*bytes)) | LOG_APPEND_TIME;
+    let attributes = attributes.map_or(0, |bytes| i16::from_be_bytes(*bytes));
+    let time_type = if is_append_time { LOG_APPEND_TIME } else { 0 };
+    let attributes = attributes & !LOG_APPEND_TIME | time_type;
     put(21, &attributes.to_be_bytes());
-    put(35, &now.to_be_bytes());
+    put(35, &max_timestamp_ms.to_be_bytes());
     let crc = crc32c::crc32c(out.get(21..).unwrap_or_default());
     if let Some(room) = out.get_mut(17..21) {
         room.copy_from_slice(&crc.to_be_bytes());

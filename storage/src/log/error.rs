@@ -7,6 +7,19 @@ use holdfast_wal::WalError;
 use super::transactions::TransactionState;
 use super::types::Offset;
 
+/// What is wrong with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    /// Kafka: INVALID_RECORD.
+    #[error("a compacted topic takes no record without a key")]
+    Keyless,
+    /// Kafka: INVALID_TIMESTAMP.
+    #[error(
+        "the timestamp is outside of what message.timestamp.before.max.ms and message.timestamp.after.max.ms allow"
+    )]
+    Untimely,
+}
+
 /// Why an append was refused. Nothing of it is in the log.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -17,6 +30,12 @@ pub enum AppendError {
     /// Well-formed but not acceptable (Kafka: INVALID_RECORD).
     #[error("invalid record: {0}")]
     Invalid(String),
+    /// Some records of a batch are not acceptable; their numbers in it, or the first of them.
+    #[error("{fault}")]
+    Records {
+        fault: RecordFault,
+        indexes: Vec<u32>,
+    },
     /// Larger than the log takes in one piece (Kafka: MESSAGE_TOO_LARGE).
     #[error("record batch of {bytes} bytes exceeds the limit of {bytes_max}")]
     TooLarge { bytes: usize, bytes_max: usize },

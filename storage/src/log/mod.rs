@@ -60,7 +60,7 @@ use uuid::Uuid;
 
 pub use self::error::{
     AppendError, ChangeTopicError, CreateTopicError, DeleteRecordsError, DeleteTopicError,
-    FetchError, OpenError, TransactionError,
+    FetchError, OpenError, RecordFault, TransactionError,
 };
 pub use self::fetch::{Fetched, Located, Run};
 pub use self::memory::MEMORY_BYTES_MIN;
@@ -68,7 +68,7 @@ pub use self::options::LogOptions;
 pub use self::partition::Partition;
 pub use self::stable::{Aborted, AbortedFilter, Isolation, is_aborted};
 pub use self::stats::{LogState, LogStats};
-pub use self::submission::{Appended, Appending, AppendingAll};
+pub use self::submission::{Appended, Appending, AppendingAll, InTransaction};
 pub use self::topic::{BYTES_MAX, DURABILITY, PARTITIONS_MAX, Retention, Topic};
 pub use self::transactions::{
     Outcome, ProducerIdentity, TRANSACTIONAL_ID_BYTES_MAX, TransactionState,
@@ -83,15 +83,12 @@ pub use holdfast_wal::recovery::Damage;
 use self::batch::{BatchHeader, EncodedRecords};
 use self::cleaner::Space;
 use self::memory::Memory;
-use self::retain::Unpacked;
 use self::room::Room;
 use self::segments::Segments;
 use self::sequencer::{Counters, Sequencer, SequencerParts};
 use self::space::SpaceGuard;
 use self::state::{FIRST_PARTITION, METADATA, OFFSETS, State};
-use self::submission::{
-    GATHERED_BYTES_MAX, Gathering, InTransaction, Pair, Step, Submission, TopicChange, Work,
-};
+use self::submission::{GATHERED_BYTES_MAX, Gathering, Pair, Step, Submission, TopicChange, Work};
 pub use self::values::TransactionValue;
 use self::values::{Key, NodeValue};
 
@@ -211,16 +208,35 @@ fn name_fits(name: &str) -> Result<(), AppendError> {
     }
 }
 
+/// Of a batch with records that are refused, so many are named.
+const FAULTS_TOLD_MAX: usize = 1000;
+
+/// A record batch that its partition takes as it is.
+#[derive(Debug)]
+pub struct CheckedBatch {
+    bytes: Bytes,
+    header: BatchHeader,
+}
+
+impl CheckedBatch {
+    /// Whether judging a batch takes so long that others should not wait for it.
+    pub fn is_slow_to_check(batch: &[u8]) -> bool {
+        let header = BatchHeader::parse(batch);
+        header.is_ok_and(|header| header.codec() != Ok(compression::Codec::None))
+    }
+}
+
 /// From here on the records of one call are a batch of their own.
 const OWN_BATCH_BYTES: usize = 8 << 10;
-
-const KEYLESS: &str = "a compacted topic takes no record without a key";
 
 /// A record without a key could never be compacted away.
 fn check_keys(partition: &Partition, records: &[Record]) -> Result<(), AppendError> {
     let compacted = partition.settings().compaction.is_some();
-    if compacted && records.iter().any(|record| record.key.is_none()) {
-        return Err(AppendError::Invalid(KEYLESS.into()));
+    let keyless = (0..).zip(records).filter(|(_, r)| r.key.is_none());
+    let indexes: Vec<u32> = keyless.map(|(n, _)| n).take(FAULTS_TOLD_MAX).collect();
+    if compacted && !indexes.is_empty() {
+        let fault = RecordFault::Keyless;
+        return Err(AppendError::Records { fault, indexes });
     }
     Ok(())
 }
@@ -658,27 +674,69 @@ impl Log {
         batch: Bytes,
         within: Option<InTransaction>,
     ) -> Result<Appending, AppendError> {
+        let checked = self.check_batch(partition, batch)?;
+        self.append_checked(partition, checked, within).await
+    }
+
+    /// Judges a batch as its partition takes it, which unpacks it if it is compressed: for callers who must
+    /// not be held up by that, and hand it in with [`Log::append_checked`].
+    pub fn check_batch(
+        &self,
+        partition: &Partition,
+        batch: Bytes,
+    ) -> Result<CheckedBatch, AppendError> {
         let settings = partition.settings();
         let batch_bytes_max = settings.batch_bytes_max.unwrap_or(usize::MAX);
         let batch_bytes_max = batch_bytes_max.min(self.inner.batch_bytes_max);
-        let mut header = batch::validate(&batch, batch_bytes_max)?;
+        let header = batch::validate(&batch, batch_bytes_max)?;
+        let now_ms = self.inner.clock.now_ms();
+        let timely = if settings.log_append_time || now_ms < types::CLOCK_SET_MS {
+            i64::MIN..=i64::MAX
+        } else {
+            let bound = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+            let from = now_ms.saturating_sub(settings.timestamp_before_max_ms);
+            bound(from)..=bound(now_ms.saturating_add(settings.timestamp_after_max_ms))
+        };
+        let seen = batch::inspect(&header, &batch, timely).map_err(AppendError::Invalid)?;
+        let refuse = |fault, mut indexes: Vec<u32>| {
+            indexes.truncate(FAULTS_TOLD_MAX);
+            Err(AppendError::Records { fault, indexes })
+        };
+        if settings.compaction.is_some() && !seen.keyless.is_empty() {
+            return refuse(RecordFault::Keyless, seen.keyless);
+        }
+        if !seen.untimely.is_empty() {
+            return refuse(RecordFault::Untimely, seen.untimely);
+        }
+        let wants_stamp = settings.log_append_time;
+        let is_right = header.append_time_ms().is_none()
+            && header.max_timestamp_ms == seen.max_timestamp_ms
+            && !wants_stamp;
+        let (bytes, header) = if is_right {
+            (batch, header)
+        } else if wants_stamp {
+            let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+            batch::stamp(&batch, now_ms, true)
+        } else {
+            batch::stamp(&batch, seen.max_timestamp_ms, false)
+        };
+        Ok(CheckedBatch { bytes, header })
+    }
+
+    /// Queues a batch that was judged, for a transactional producer as part of its transaction.
+    pub async fn append_checked(
+        &self,
+        partition: &Arc<Partition>,
+        checked: CheckedBatch,
+        within: Option<InTransaction>,
+    ) -> Result<Appending, AppendError> {
+        let CheckedBatch {
+            bytes: batch,
+            header,
+        } = checked;
         let transaction = within.filter(|_| header.is_transactional()).map(Box::new);
         if header.is_transactional() && transaction.is_none() {
             return Err(TransactionError::NoId.into());
-        }
-        let mut batch = batch;
-        if settings.compaction.is_some() {
-            let keyless = Unpacked::new(&header, &batch).and_then(|unpacked| {
-                let mut keyless = false;
-                unpacked.each(|glance| keyless |= glance.key.is_none())?;
-                Ok(keyless)
-            });
-            if keyless.map_err(AppendError::Invalid)? {
-                return Err(AppendError::Invalid(KEYLESS.into()));
-            }
-        }
-        if settings.log_append_time {
-            (batch, header) = batch::stamp(&batch, self.inner.clock.now_ms());
         }
         let bytes = batch.len();
         self.admit(bytes).await?;
