@@ -119,6 +119,7 @@ pub async fn start(
     tracing::info!(%local_addr, "Kafka door open");
     let expiring = expire_offsets(door.broker.clone(), held_groups);
     handle.tasks.spawn(expiring);
+    handle.tasks.spawn(keep_groups(door.broker.clone()));
     let expiring = expire_transactions(door.broker.clone());
     handle.tasks.spawn(expiring);
     handle.tasks.spawn(door.run(listener));
@@ -134,6 +135,10 @@ async fn expire_offsets(broker: Arc<Broker>, held_groups: &'static [&'static str
             _ = round.tick() => broker.groups.expire_offsets(held_groups).await,
         }
     }
+}
+
+async fn keep_groups(broker: Arc<Broker>) {
+    broker.groups.keep_groups(broker.stop.cancelled()).await;
 }
 
 async fn expire_transactions(broker: Arc<Broker>) {

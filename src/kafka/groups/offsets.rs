@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use holdfast_storage::log::{AppendError, CommittedOffset, Log, Offset, OffsetCommit, TopicId};
 
 use super::registry::Registry;
@@ -39,7 +40,13 @@ pub(super) trait OffsetStore: Send + Sync {
         offsets: Vec<(TopicId, i32, CommittedOffset)>,
     ) -> Writing<'a>;
     fn has_partition(&self, topic: TopicId, partition: i32) -> bool;
+    /// Resolves when the group's state is durable; `None` removes it.
+    fn save_group<'a>(&'a self, group_id: &'a str, state: Option<Bytes>) -> Writing<'a>;
+    fn saved_groups(&self) -> Vec<(String, Bytes)>;
 }
+
+/// Kind of the settings that are groups.
+const GROUP_KIND: &str = "kafka.group";
 
 impl OffsetStore for Log {
     fn commit<'a>(&'a self, group_id: &'a str, commits: Vec<OffsetCommit>) -> Writing<'a> {
@@ -87,6 +94,14 @@ impl OffsetStore for Log {
     fn has_partition(&self, topic: TopicId, partition: i32) -> bool {
         self.topic_by_id(topic)
             .is_some_and(|topic| topic.partition(partition).is_some())
+    }
+
+    fn save_group<'a>(&'a self, group_id: &'a str, state: Option<Bytes>) -> Writing<'a> {
+        Box::pin(self.put_setting(GROUP_KIND, group_id, state))
+    }
+
+    fn saved_groups(&self) -> Vec<(String, Bytes)> {
+        self.settings(GROUP_KIND)
     }
 }
 
@@ -144,6 +159,15 @@ pub(super) async fn expire(
             "committed offsets expired"
         );
         store.forget(&group_id, expired).await?;
+    }
+    // Without members and offsets a group is nothing but a name.
+    for group in registry.list() {
+        let id = &group.group_id;
+        let is_old = registry.empty_for(id).is_some_and(|time| time >= retention);
+        if is_old && store.all_committed(id).is_empty() && !held.contains(&id.as_str()) {
+            // Somebody may have joined since.
+            let _ = registry.remove(id);
+        }
     }
     Ok(())
 }
@@ -243,6 +267,8 @@ pub(super) async fn delete_group(
     group_id: &str,
 ) -> Result<(), GroupError> {
     let was_there = registry.remove(group_id)?;
+    let removed = store.save_group(group_id, None).await;
+    removed.map_err(|error| failed(group_id, error))?;
     let offsets = store.all_committed(group_id);
     if offsets.is_empty() {
         return if was_there {

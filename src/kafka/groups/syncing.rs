@@ -76,6 +76,7 @@ impl Group {
         self.phase = Phase::Stable {
             sync_deadline: Some(sync_deadline),
         };
+        self.unsaved = true;
         let (protocol_type, protocol_name) =
             (self.protocol_type.clone(), self.protocol_name.clone());
         for member in self.members.values_mut() {

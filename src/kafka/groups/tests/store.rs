@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use holdfast_storage::log::{AppendError, CommittedOffset, OffsetCommit, TopicId};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -14,6 +15,7 @@ use crate::kafka::groups::offsets::{OffsetStore, Writing};
 pub(super) const TOPIC: TopicId = TopicId(Uuid::from_u128(7));
 
 pub(super) struct MemoryStore {
+    pub(super) groups: Mutex<BTreeMap<String, Bytes>>,
     rows: Mutex<BTreeMap<(String, TopicId, i32), CommittedOffset>>,
     pub(super) failure: Mutex<Option<AppendError>>,
     /// A permit is one fdatasync.
@@ -23,6 +25,7 @@ pub(super) struct MemoryStore {
 impl Default for MemoryStore {
     fn default() -> MemoryStore {
         MemoryStore {
+            groups: Mutex::default(),
             rows: Mutex::default(),
             failure: Mutex::default(),
             disk: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -43,6 +46,23 @@ impl OffsetStore for MemoryStore {
             }
             Ok(())
         })
+    }
+
+    fn save_group<'a>(&'a self, group_id: &'a str, state: Option<Bytes>) -> Writing<'a> {
+        let mut groups = self.groups.lock().unwrap();
+        match state {
+            Some(state) => groups.insert(group_id.to_owned(), state),
+            None => groups.remove(group_id),
+        };
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn saved_groups(&self) -> Vec<(String, Bytes)> {
+        let groups = self.groups.lock().unwrap();
+        groups
+            .iter()
+            .map(|(id, state)| (id.clone(), state.clone()))
+            .collect()
     }
 
     fn commit_within<'a>(
