@@ -167,17 +167,17 @@ def test_the_environment_is_in_force_and_shown(tmp_path: Path) -> None:
     assert re.search(r'^level = "warn" +# environment variable HOLDFAST_LOGGING__LEVEL$', done.stdout, re.M)
 
 
-def test_clients_are_edited_on_a_stopped_node_only(node: Node) -> None:
-    busy = holdfast("clients", "create", "second", "--data-dir", str(node.data_dir))
+def test_users_are_edited_on_a_stopped_node_only(node: Node) -> None:
+    busy = holdfast("users", "create", "second", "--data-dir", str(node.data_dir))
     assert busy.returncode == 1
     assert "another node is using the data directory" in busy.stderr
     node.terminate()
-    assert holdfast("clients", "create", "second", "--data-dir", str(node.data_dir)).returncode == 0
-    listed = run([str(binary()), "clients", "list", "--data-dir", str(node.data_dir)])
-    assert listed.splitlines() == ["e2e", "second"]
-    assert holdfast("clients", "delete", "second", "--data-dir", str(node.data_dir)).returncode == 0
-    again = holdfast("clients", "delete", "second", "--data-dir", str(node.data_dir))
-    assert (again.returncode, again.stderr) == (1, 'holdfast: there is no client "second"\n')
+    assert holdfast("users", "create", "second", "--data-dir", str(node.data_dir)).returncode == 0
+    listed = run([str(binary()), "users", "list", "--data-dir", str(node.data_dir)])
+    assert [line.split("\t")[0] for line in listed.splitlines()] == ["e2e", "second"]
+    assert holdfast("users", "delete", "second", "--data-dir", str(node.data_dir)).returncode == 0
+    again = holdfast("users", "delete", "second", "--data-dir", str(node.data_dir))
+    assert (again.returncode, again.stderr) == (1, 'holdfast: there is no user "second"\n')
 
 
 def test_the_supervisor_hears_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+//! The `[auth]` section.
+
+use serde::Deserialize;
+
+use super::passwords::{ARGON2_MEMORY_MAX, ARGON2_MEMORY_MIN};
+use super::scram::{ITERATIONS_MAX, ITERATIONS_MIN};
+
+/// Section `[auth]` of the configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthConfig {
+    /// How long a token of the HTTP door is good for, in seconds. Default 3600.
+    pub token_lifetime_s: u64,
+    /// Wrong secrets that one address may present within the window before it is turned away. Default 20.
+    pub failures_max: u32,
+    /// Length of that window, in seconds. Default 60.
+    pub failures_window_s: u64,
+    /// Memory in which one password is hashed (Argon2id); with less, it is hashed in more passes.
+    /// 7 MiB to 1 GiB, default 19 MiB.
+    pub password_hash_memory_bytes: u64,
+    /// Passwords hashed at the same time. Default 2.
+    pub password_hashes_at_once: usize,
+    /// Iterations of the SCRAM verifiers that this node makes, 4096 to 16384. Default 8192.
+    pub scram_iterations: u32,
+}
+
+impl Default for AuthConfig {
+    fn default() -> AuthConfig {
+        AuthConfig {
+            token_lifetime_s: 3600,
+            failures_max: 20,
+            failures_window_s: 60,
+            password_hash_memory_bytes: 19 << 20,
+            password_hashes_at_once: 2,
+            scram_iterations: 8192,
+        }
+    }
+}
+
+impl AuthConfig {
+    /// Bounds that no type can say. The sentence begins with the key.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let memory = self.password_hash_memory_bytes;
+        if !(ARGON2_MEMORY_MIN..=ARGON2_MEMORY_MAX).contains(&memory) {
+            return Err(format!(
+                "auth.password_hash_memory_bytes is {memory}: {ARGON2_MEMORY_MIN} to {ARGON2_MEMORY_MAX} are possible"
+            ));
+        }
+        let at_once = self.password_hashes_at_once;
+        if !(1..=1024).contains(&at_once) {
+            return Err(format!(
+                "auth.password_hashes_at_once is {at_once}: 1 to 1024 are possible"
+            ));
+        }
+        let iterations = self.scram_iterations;
+        if !(ITERATIONS_MIN..=ITERATIONS_MAX).contains(&iterations) {
+            return Err(format!(
+                "auth.scram_iterations is {iterations}: {ITERATIONS_MIN} to {ITERATIONS_MAX} are possible"
+            ));
+        }
+        Ok(())
+    }
+}
