@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::PRINCIPAL_TYPE;
 use super::passwords::{ARGON2_MEMORY_MAX, ARGON2_MEMORY_MIN};
 use super::scram::{ITERATIONS_MAX, ITERATIONS_MIN};
 
@@ -22,6 +23,23 @@ pub struct AuthConfig {
     pub password_hashes_at_once: usize,
     /// Iterations of the SCRAM verifiers that this node makes, 4096 to 16384. Default 8192.
     pub scram_iterations: u32,
+    /// What decides who may do what. Default `none`.
+    pub authorizer: Authorizer,
+    /// Principals that no access rule binds, such as `User:admin`. Kafka: `super.users`. Default none.
+    pub super_users: Vec<String>,
+    /// What no access rule names is open to everybody. Kafka: `allow.everyone.if.no.acl.found`.
+    /// Default false.
+    pub allow_everyone_if_no_acl_found: bool,
+}
+
+/// See [`AuthConfig::authorizer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Authorizer {
+    /// Whoever may connect may do everything. Kafka: no `authorizer.class.name`.
+    None,
+    /// Access rules. Kafka: `StandardAuthorizer`.
+    Acl,
 }
 
 impl Default for AuthConfig {
@@ -33,6 +51,9 @@ impl Default for AuthConfig {
             password_hash_memory_bytes: 19 << 20,
             password_hashes_at_once: 2,
             scram_iterations: 8192,
+            authorizer: Authorizer::None,
+            super_users: Vec::new(),
+            allow_everyone_if_no_acl_found: false,
         }
     }
 }
@@ -57,6 +78,14 @@ impl AuthConfig {
             return Err(format!(
                 "auth.scram_iterations is {iterations}: {ITERATIONS_MIN} to {ITERATIONS_MAX} are possible"
             ));
+        }
+        for name in &self.super_users {
+            let user = name.strip_prefix(PRINCIPAL_TYPE);
+            if user.is_none_or(str::is_empty) {
+                return Err(format!(
+                    "auth.super_users names {name:?}: a principal is {PRINCIPAL_TYPE} and a name"
+                ));
+            }
         }
         Ok(())
     }

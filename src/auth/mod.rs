@@ -5,11 +5,12 @@
 //! | kind | key | value |
 //! |---|---|---|
 //! | `auth.user` | user name | JSON, see [`users`] |
+//! | `auth.acl` | of the value's hash | JSON, see [`acl`] |
 //! | `auth.key` | `jwt.hs256` | JSON `{"v":1,"key":"<64 hex digits>"}` |
 //!
 //! [`users`] is a record, [`store`] keeps the records, [`manage`] changes them; [`passwords`] and [`scram`]
 //! check what is presented, [`throttle`] counts who fails, [`sign_in`] puts these together and says who
-//! somebody is ([`principal`]); [`token`] signs what the HTTP door issues.
+//! somebody is ([`principal`]); [`token`] signs what the HTTP door issues. [`acl`] decides what they may do.
 //!
 //! The token key is secret material at rest: whoever can read the data directory can sign tokens, which
 //! is why that directory belongs to the node's user alone. What unknown users are told in a SCRAM
@@ -17,6 +18,7 @@
 //!
 //! Knows nothing of doors: MQTT, Kafka and HTTP ask here.
 
+pub mod acl;
 mod config;
 mod error;
 mod manage;
@@ -36,10 +38,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use holdfast_storage::log::Log;
+use holdfast_storage::log::{AppendError, Log};
 use sha2::Sha256;
 
-pub use config::AuthConfig;
+use acl::Acls;
+pub use acl::binding::{AclBinding, AclFilter, Operation, PatternType, Permission, ResourceType};
+pub use acl::{AclError, Resource};
+pub use config::{AuthConfig, Authorizer};
 pub use error::{AuthError, LoginError, TokenError};
 pub use manage::{NewToken, TokenOptions};
 use passwords::Passwords;
@@ -73,7 +78,8 @@ struct Shared {
     keys: TokenKeys,
     /// Makes up the salts of users who do not exist.
     scram_secret: Vec<u8>,
-    throttle: Mutex<Throttle>,
+    throttle: Arc<Mutex<Throttle>>,
+    acls: Acls,
 }
 
 impl Auth {
@@ -88,16 +94,70 @@ impl Auth {
         let throttle = Throttle::new(config.failures_max, config.failures_window_s);
         let shared = Shared {
             passwords: Passwords::new(&config)?,
+            acls: Acls::open(log.clone(), &config)?,
             users: UserStore::open(log).await?,
             keys: TokenKeys::new(key.key()),
             scram_secret: derived(key.key(), b"holdfast scram salts of unknown users"),
-            throttle: Mutex::new(throttle),
+            throttle: Arc::new(Mutex::new(throttle)),
             config,
         };
         Ok(Auth {
             shared: Arc::new(shared),
         })
     }
+}
+
+impl Auth {
+    /// Whether the principal may do this: the one decision of every door. Where no authorizer is
+    /// configured everybody may do everything.
+    pub fn authorize(
+        &self,
+        principal: &Principal,
+        operation: Operation,
+        resource: Resource<'_>,
+    ) -> bool {
+        self.shared.acls.authorize(principal, operation, resource)
+    }
+
+    /// Whether the principal may do this to some resource of this type (Kafka: idempotent producers
+    /// need to be able to write to some topic).
+    pub fn authorize_by_resource_type(
+        &self,
+        principal: &Principal,
+        operation: Operation,
+        resource_type: ResourceType,
+    ) -> bool {
+        let acls = &self.shared.acls;
+        acls.authorize_by_resource_type(principal, operation, resource_type)
+    }
+
+    /// The access rules that match, in a fixed order.
+    pub fn acls(&self, filter: &AclFilter) -> Result<Vec<AclBinding>, AclError> {
+        self.shared.acls.list(filter)
+    }
+
+    /// Makes access rules; one answer each, in order. Durable, and in force, when it returns.
+    pub async fn create_acls(
+        &self,
+        bindings: Vec<AclBinding>,
+    ) -> Result<Vec<Result<(), AclError>>, AclError> {
+        let shared = Arc::clone(&self.shared);
+        whole(async move { shared.acls.create(bindings).await }).await
+    }
+
+    /// Deletes the access rules that match; those that went. Durable, and in force, when it returns.
+    pub async fn delete_acls(&self, filter: &AclFilter) -> Result<Vec<AclBinding>, AclError> {
+        let (shared, filter) = (Arc::clone(&self.shared), filter.clone());
+        whole(async move { shared.acls.delete(&filter).await }).await
+    }
+}
+
+/// To its end, even if whoever waits for it goes: a rule must not be on the disk and not in force.
+async fn whole<T: Send + 'static>(
+    change: impl Future<Output = Result<T, AclError>> + Send + 'static,
+) -> Result<T, AclError> {
+    let done = tokio::spawn(change).await;
+    done.unwrap_or(Err(AclError::Append(AppendError::Closed)))
 }
 
 async fn open_key(log: &Log) -> Result<KeyRecord, AuthError> {

@@ -112,7 +112,7 @@ impl Passwords {
         name: &str,
         user: Option<&User>,
         password: &str,
-        attempt: Attempt<'_>,
+        attempt: &Attempt,
     ) -> Result<Option<String>, NotChecked> {
         if password.len() > PASSWORD_BYTES_MAX {
             attempt.failed();
@@ -136,7 +136,7 @@ impl Passwords {
         &self,
         user: Option<&User>,
         password: &str,
-        attempt: Attempt<'_>,
+        attempt: &Attempt,
     ) -> Result<Option<String>, NotChecked> {
         let kept = user.map(|user| user.scram.as_slice()).unwrap_or_default();
         let hash = user.and_then(User::password_fingerprint);
@@ -147,34 +147,40 @@ impl Passwords {
             (all, None) => all,
         };
         let (verifiers, password) = (verifiers.to_vec(), password.to_owned());
-        let matching = move || verifiers.into_iter().find(|one| one.is_of(&password));
-        let admitted = || attempt.check();
-        let matching = self.pbkdf2.run(1, admitted, matching).await?;
-        Ok(matching.map(|one| hash.unwrap_or_else(|| fingerprint(one.stored_key()))))
+        let (judged, open) = (attempt.clone(), is_open(user));
+        let work = move || {
+            let found = verifiers.into_iter().find(|one| one.is_of(&password));
+            // Counted before the next one's turn comes, and not only when the dummy hash is done:
+            // nobody guesses faster than they may.
+            if found.is_none() && !open {
+                judged.failed();
+            }
+            found
+        };
+        let found = self.pbkdf2.run(1, || attempt.check(), work).await?;
+        Ok(found.map(|one| hash.unwrap_or_else(|| fingerprint(one.stored_key()))))
     }
 
     async fn check_hash(
         &self,
         user: Option<&User>,
         password: &str,
-        attempt: Attempt<'_>,
+        attempt: &Attempt,
     ) -> Result<Option<String>, NotChecked> {
-        // Only the hash can still say yes to a user who has nothing else. All others have failed by
-        // now: who counts them when their turn has come lets them guess faster than they may.
-        let open = user.is_some_and(|user| user.password.is_some() && user.scram.is_empty());
-        if !open {
-            attempt.failed();
-        }
-        let admitted = || if open { attempt.check() } else { Ok(()) };
+        let open = is_open(user);
         let kept = user.and_then(|user| user.password.as_deref());
         let phc = kept.unwrap_or(&self.nobody.phc).to_owned();
-        let password = password.to_owned();
+        let (password, judged) = (password.to_owned(), attempt.clone());
         let places = self.places_for(&phc);
-        let work = move || fits(&phc, &password);
+        let work = move || {
+            let fits = fits(&phc, &password);
+            if open && !fits {
+                judged.failed();
+            }
+            fits
+        };
+        let admitted = || if open { attempt.check() } else { Ok(()) };
         let fits = self.argon2.run(places, admitted, work).await?;
-        if open && !fits {
-            attempt.failed();
-        }
         Ok(user.filter(|_| fits).and_then(User::password_fingerprint))
     }
 
@@ -251,6 +257,12 @@ fn fits(phc: &str, password: &str) -> bool {
             false
         }
     }
+}
+
+/// Whether a password may still fit that no verifier knows: only the hash can say so of a user who
+/// has no verifiers.
+fn is_open(user: Option<&User>) -> bool {
+    user.is_some_and(|user| user.password.is_some() && user.scram.is_empty())
 }
 
 /// Of everything that a password of this user may fit.
@@ -408,8 +420,8 @@ mod tests {
 
     const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    fn anybody() -> Mutex<Throttle> {
-        Mutex::new(Throttle::new(u32::MAX, 60))
+    fn attempt(failures_max: u32) -> Attempt {
+        Attempt::new(&Arc::new(Mutex::new(Throttle::new(failures_max, 60))), FROM)
     }
 
     fn passwords() -> Passwords {
@@ -438,11 +450,12 @@ mod tests {
             assert_eq!(user.scram.len(), if scram { 2 } else { 0 });
             let fingerprint = user.password_fingerprint();
             let name = format!("user-{scram}");
-            let throttle = anybody();
-            let attempt = Attempt::new(&throttle, FROM);
+            let attempt = attempt(u32::MAX);
             let known = || passwords.remembered.lock()[0].contains_key(&name);
             let check = async |password: &str| {
-                let checked = passwords.check(&name, Some(&user), password, attempt).await;
+                let checked = passwords
+                    .check(&name, Some(&user), password, &attempt)
+                    .await;
                 checked.unwrap()
             };
             assert_eq!(check("Pencil").await, None);
@@ -453,12 +466,11 @@ mod tests {
             assert_eq!(check("Pencil").await, None);
             assert_eq!(check(&"x".repeat(PASSWORD_BYTES_MAX + 1)).await, None);
         }
-        let throttle = anybody();
-        let attempt = Attempt::new(&throttle, FROM);
+        let attempt = attempt(u32::MAX);
         let without = User::default();
         for user in [None, Some(&without)] {
             assert_eq!(
-                passwords.check("a", user, "pencil", attempt).await,
+                passwords.check("a", user, "pencil", &attempt).await,
                 Ok(None)
             );
         }
@@ -467,10 +479,9 @@ mod tests {
     #[tokio::test]
     async fn what_was_remembered_of_a_user_ends_with_a_new_password() {
         let passwords = passwords();
-        let throttle = anybody();
-        let attempt = Attempt::new(&throttle, FROM);
+        let attempt = attempt(u32::MAX);
         let old = user(&passwords, "pencil", true).await;
-        let fits = passwords.check("a", Some(&old), "pencil", attempt).await;
+        let fits = passwords.check("a", Some(&old), "pencil", &attempt).await;
         assert!(fits.unwrap().is_some());
         // The same password again has another salt, hence another hash and fingerprint.
         let new = user(&passwords, "pencil", true).await;
@@ -480,7 +491,7 @@ mod tests {
             None
         );
         let other = user(&passwords, "brush", true).await;
-        let fits = passwords.check("a", Some(&other), "pencil", attempt).await;
+        let fits = passwords.check("a", Some(&other), "pencil", &attempt).await;
         assert_eq!(fits, Ok(None));
     }
 
@@ -493,12 +504,11 @@ mod tests {
         let mut user = User::default();
         user.put_scram(verifier(ScramMechanism::Sha256, "one"));
         user.put_scram(verifier(ScramMechanism::Sha512, "two"));
-        let throttle = anybody();
-        let attempt = Attempt::new(&throttle, FROM);
+        let attempt = attempt(u32::MAX);
         let mut found = Vec::new();
         for password in ["one", "two", "three", "one"] {
             let fits = passwords
-                .check("a", Some(&user), password, attempt)
+                .check("a", Some(&user), password, &attempt)
                 .await
                 .unwrap();
             found.push(fits.is_some_and(|fingerprint| user.has_credential(&fingerprint, 0)));
@@ -509,12 +519,11 @@ mod tests {
     #[tokio::test]
     async fn wrong_passwords_are_turned_away_before_their_turn_and_right_ones_count_for_nothing() {
         let passwords = passwords();
-        let throttle = Mutex::new(Throttle::new(3, 60));
-        let attempt = Attempt::new(&throttle, FROM);
+        let attempt = attempt(3);
         for scram in [true, false] {
             let user = user(&passwords, "pencil", scram).await;
             let right = (0..20).map(|n| {
-                let (passwords, user) = (&passwords, &user);
+                let (passwords, user, attempt) = (&passwords, &user, &attempt);
                 async move {
                     let name = format!("{scram}-{n}");
                     passwords.check(&name, Some(user), "pencil", attempt).await
@@ -523,7 +532,7 @@ mod tests {
             let right = futures_util::future::join_all(right).await;
             assert!(right.iter().all(|checked| matches!(checked, Ok(Some(_)))));
         }
-        let wrong = (0..200).map(|_| passwords.check("nobody", None, "pencil", attempt));
+        let wrong = (0..200).map(|_| passwords.check("nobody", None, "pencil", &attempt));
         let wrong = futures_util::future::join_all(wrong).await;
         let heard = wrong.iter().filter(|checked| **checked == Ok(None)).count();
         let at_once = passwords.pbkdf2.places_max as usize;

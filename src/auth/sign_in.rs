@@ -45,7 +45,7 @@ impl Auth {
             Some(id) => Some(id),
             None => {
                 let passwords = &self.shared.passwords;
-                let checked = passwords.check(name, user.as_ref(), secret, attempt).await;
+                let checked = passwords.check(name, user.as_ref(), secret, &attempt).await;
                 checked.map_err(|refused| match refused {
                     NotChecked::Busy => LoginError::Busy,
                     NotChecked::TurnedAway(retry_after_s) => turned_away(retry_after_s),

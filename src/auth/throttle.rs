@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Addresses remembered at once; the one whose window began first makes room.
@@ -84,15 +84,18 @@ impl Throttle {
 }
 
 /// A sign-in from one address.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Attempt<'a> {
-    throttle: &'a Mutex<Throttle>,
+#[derive(Debug, Clone)]
+pub(super) struct Attempt {
+    throttle: Arc<Mutex<Throttle>>,
     from: IpAddr,
 }
 
-impl<'a> Attempt<'a> {
-    pub(super) fn new(throttle: &'a Mutex<Throttle>, from: IpAddr) -> Attempt<'a> {
-        Attempt { throttle, from }
+impl Attempt {
+    pub(super) fn new(throttle: &Arc<Mutex<Throttle>>, from: IpAddr) -> Attempt {
+        Attempt {
+            throttle: Arc::clone(throttle),
+            from,
+        }
     }
 
     /// `Err` holds the seconds to wait.
