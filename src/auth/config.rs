@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::PRINCIPAL_TYPE;
-use super::passwords::{ARGON2_MEMORY_MAX, ARGON2_MEMORY_MIN};
+use super::argon2id::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN};
 use super::scram::{ITERATIONS_MAX, ITERATIONS_MIN};
 
 /// Section `[auth]` of the configuration.
@@ -62,9 +62,9 @@ impl AuthConfig {
     /// Bounds that no type can say. The sentence begins with the key.
     pub(crate) fn validate(&self) -> Result<(), String> {
         let memory = self.password_hash_memory_bytes;
-        if !(ARGON2_MEMORY_MIN..=ARGON2_MEMORY_MAX).contains(&memory) {
+        if !(MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&memory) {
             return Err(format!(
-                "auth.password_hash_memory_bytes is {memory}: {ARGON2_MEMORY_MIN} to {ARGON2_MEMORY_MAX} are possible"
+                "auth.password_hash_memory_bytes is {memory}: {MEMORY_BYTES_MIN} to {MEMORY_BYTES_MAX} are possible"
             ));
         }
         let at_once = self.password_hashes_at_once;

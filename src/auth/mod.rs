@@ -8,8 +8,8 @@
 //! | `auth.acl` | of the value's hash | JSON, see [`acl`] |
 //! | `auth.key` | `jwt.hs256` | JSON `{"v":1,"key":"<64 hex digits>"}` |
 //!
-//! [`users`] is a record, [`store`] keeps the records, [`manage`] changes them; [`passwords`] and [`scram`]
-//! check what is presented, [`throttle`] counts who fails, [`sign_in`] puts these together and says who
+//! [`users`] is a record, [`store`] keeps the records, [`manage`] changes them; [`passwords`] ([`argon2id`]) and
+//! [`scram`] check what is presented, [`throttle`] counts who fails, [`sign_in`] puts these together and says who
 //! somebody is ([`principal`]); [`token`] signs what the HTTP door issues. [`acl`] decides what they may do.
 //!
 //! The token key is secret material at rest: whoever can read the data directory can sign tokens, which
@@ -19,6 +19,7 @@
 //! Knows nothing of doors: MQTT, Kafka and HTTP ask here.
 
 pub mod acl;
+mod argon2id;
 mod config;
 mod error;
 mod manage;

@@ -24,15 +24,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use argon2::Params;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 
+use super::argon2id::{self, params_within};
 use super::scram::{SALT_BYTES, ScramCredential, ScramMechanism};
 use super::throttle::Attempt;
 use super::users::{PASSWORD_BYTES_MAX, User, fingerprint};
@@ -45,13 +42,6 @@ pub const ARGON2_WAITING_MAX: usize = 512;
 pub const PBKDF2_WAITING_MAX: usize = 16_384;
 /// Passwords remembered, one a user, about 120 bytes each.
 pub const REMEMBERED_MAX: usize = 32_768;
-
-/// Bytes of a salt of Argon2id.
-const ARGON2_SALT_BYTES: usize = 16;
-
-/// Least memory that OWASP's table knows.
-pub(super) const ARGON2_MEMORY_MIN: u64 = 7 << 20;
-pub(super) const ARGON2_MEMORY_MAX: u64 = 1 << 30;
 
 /// Why a password was not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +82,7 @@ impl Passwords {
         let made_up: [u8; 32] = random_bytes()?;
         let iterations = config.scram_iterations;
         let nobody = Nobody {
-            phc: phc_of_nobody(&params, &made_up),
+            phc: argon2id::of_nobody(&params, &made_up),
             scram: ScramCredential::made_up(ScramMechanism::Sha256, "", &made_up, iterations),
         };
         Ok(Passwords {
@@ -173,7 +163,7 @@ impl Passwords {
         let (password, judged) = (password.to_owned(), attempt.clone());
         let places = self.places_for(&phc);
         let work = move || {
-            let fits = fits(&phc, &password);
+            let fits = argon2id::fits(&phc, &password);
             if open && !fits {
                 judged.failed();
             }
@@ -186,18 +176,12 @@ impl Passwords {
 
     /// Hashes a password that is to be kept.
     pub(super) async fn keep(&self, password: &str, scram: bool) -> Result<Kept, AuthError> {
-        let random: [u8; 32] = random_bytes()?;
-        let params = self.params.clone();
-        let own = password.to_owned();
-        let hash = move || {
-            let salt = random.get(..ARGON2_SALT_BYTES).unwrap_or_default();
-            let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-            let hash = argon2.hash_password_with_salt(own.as_bytes(), salt);
-            hash.map(|hash| hash.to_string())
-        };
+        let salt = random_bytes()?;
+        let (params, own) = (self.params.clone(), password.to_owned());
+        let hash = move || argon2id::hash(&params, &own, &salt);
         let hashed = self.argon2.run(1, || Ok(()), hash).await;
         let phc = hashed.map_err(|_| AuthError::Busy)?;
-        let phc = phc.map_err(|_| AuthError::Hashing)?;
+        let phc = phc.ok_or(AuthError::Hashing)?;
         let mut verifiers = Vec::new();
         for mechanism in ScramMechanism::ALL.into_iter().filter(|_| scram) {
             let salt: [u8; SALT_BYTES] = random_bytes()?;
@@ -214,48 +198,8 @@ impl Passwords {
 
     /// A hash made when the configuration allowed more memory takes the places of several.
     fn places_for(&self, phc: &str) -> u32 {
-        let hash = PasswordHash::new(phc).ok();
-        let params = hash.and_then(|hash| Params::try_from(&hash).ok());
-        let own = params.map_or(1, |params| params.m_cost());
+        let own = argon2id::memory_kib(phc).unwrap_or(1);
         own.div_ceil(self.params.m_cost())
-    }
-}
-
-/// As many passes as OWASP asks for with so much memory: what is spared in space is paid in time.
-fn params_within(memory_bytes: u64) -> Option<Params> {
-    let mib = memory_bytes >> 20;
-    let passes = match mib {
-        46.. => 1,
-        19.. => 2,
-        12.. => 3,
-        9.. => 4,
-        _ => 5,
-    };
-    let kib = u32::try_from(memory_bytes >> 10).ok()?;
-    Params::new(kib, passes, 1, None).ok()
-}
-
-/// A hash that no password has, in the form of one; hashing something would slow down every start.
-fn phc_of_nobody(params: &Params, random: &[u8; 32]) -> String {
-    let salt = random.get(..ARGON2_SALT_BYTES).unwrap_or_default();
-    format!(
-        "$argon2id$v=19$m={},t={},p={}${}${}",
-        params.m_cost(),
-        params.t_cost(),
-        params.p_cost(),
-        STANDARD_NO_PAD.encode(salt),
-        STANDARD_NO_PAD.encode(random)
-    )
-}
-
-fn fits(phc: &str, password: &str) -> bool {
-    let argon2 = Argon2::default();
-    match PasswordHash::new(phc) {
-        Ok(hash) => argon2.verify_password(password.as_bytes(), &hash).is_ok(),
-        Err(error) => {
-            tracing::error!(%error, "a stored password hash cannot be read: the password is refused");
-            false
-        }
     }
 }
 
@@ -426,7 +370,7 @@ mod tests {
 
     fn passwords() -> Passwords {
         Passwords::new(&AuthConfig {
-            password_hash_memory_bytes: ARGON2_MEMORY_MIN,
+            password_hash_memory_bytes: argon2id::MEMORY_BYTES_MIN,
             scram_iterations: 4096,
             ..AuthConfig::default()
         })
@@ -542,27 +486,12 @@ mod tests {
     }
 
     #[test]
-    fn passes_follow_memory_as_owasp_asks() {
-        let table = [(7, 5), (9, 4), (12, 3), (19, 2), (46, 1), (64, 1)];
-        for (mib, passes) in table {
-            let params = params_within(mib << 20).unwrap();
-            assert_eq!(
-                (params.m_cost(), params.t_cost()),
-                (mib as u32 * 1024, passes)
-            );
-        }
-    }
-
-    #[test]
     fn a_hash_of_more_memory_takes_the_places_of_several() {
         let passwords = passwords();
-        let phc = |mib: u64| phc_of_nobody(&params_within(mib << 20).unwrap(), &[1; 32]);
+        let phc = |mib: u64| argon2id::of_nobody(&params_within(mib << 20).unwrap(), &[1; 32]);
         assert_eq!(passwords.places_for(&phc(7)), 1);
         assert_eq!(passwords.places_for(&phc(19)), 3);
         assert_eq!(passwords.places_for("damaged"), 1);
-        // A hash of nobody is read like any other, and fits nothing.
-        assert!(PasswordHash::new(&phc(7)).is_ok());
-        assert!(!fits(&phc(7), "pencil") && !fits("damaged", "pencil"));
     }
 
     #[tokio::test]
