@@ -35,9 +35,9 @@ use super::throttle::Attempt;
 use super::users::{PASSWORD_BYTES_MAX, User, fingerprint};
 use super::{AuthConfig, AuthError, random_bytes};
 
-/// Argon2id checks that may wait. At 20 ms each on two threads this is 5 s, half of the time that the
-/// doors give a client to sign in.
-pub const ARGON2_WAITING_MAX: usize = 512;
+/// Argon2id checks that may wait. At 20 to 40 ms each on two threads this is 3 to 5 s; the doors give a
+/// client 10 s to sign in.
+pub const ARGON2_WAITING_MAX: usize = 256;
 /// PBKDF2 checks that may wait.
 pub const PBKDF2_WAITING_MAX: usize = 16_384;
 /// Passwords remembered, one a user, about 120 bytes each.
