@@ -149,7 +149,7 @@ def free_low_port() -> int:
 
 @dataclass
 class Credentials:
-    """A client of the HTTP door, as `holdfast clients create` made it."""
+    """A user of the HTTP door, as `holdfast users create` made it."""
 
     client_id: str
     client_secret: str
@@ -342,10 +342,10 @@ class Node:
     # Credentials and HTTP.
 
     def create_client(self, client_name: str) -> Credentials:
-        """`holdfast clients create` on the stopped node's data directory."""
-        assert not self.running, "clients are created while the node is stopped"
+        """`holdfast users create` on the stopped node's data directory."""
+        assert not self.running, "users are created while the node is stopped"
         return parse_credentials(
-            run([str(binary()), "clients", "create", client_name, "--data-dir", str(self.data_dir)])
+            run([str(binary()), "users", "create", client_name, "--data-dir", str(self.data_dir)])
         )
 
     @property
@@ -366,10 +366,10 @@ class Node:
 
 
 def parse_credentials(printed: str) -> Credentials:
-    """Reads the id and the secret that `clients create` printed, one `name value` a line."""
-    found = dict(re.findall(r"^\s*(client_id|client_secret)\s*[:=]?\s*(\S+)\s*$", printed, re.M))
-    assert found.keys() == {"client_id", "client_secret"}, f"no credentials in: {printed!r}"
-    return Credentials(**found)
+    """Reads the name and the token that `users create` printed, one `word value` a line."""
+    found = dict(re.findall(r"^(user|token) (\S+)$", printed, re.M))
+    assert found.keys() == {"user", "token"}, f"no credentials in: {printed!r}"
+    return Credentials(client_id=found["user"], client_secret=found["token"])
 
 
 def token(node: Node) -> str:
