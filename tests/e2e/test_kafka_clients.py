@@ -536,16 +536,22 @@ def test_a_group_lives_on_through_a_restart_of_the_node(
         values += spread(node, topic, 60, 40, 2)
         poll_until([member], lambda: len(member.seen) >= 100, within_s=60, what="the later records")
         assert read_values(member) == values, "from the committed offsets on, once each"
+        node.kill()
+        node.start()
+        values += spread(node, topic, 100, 20, 2)
+        poll_until([member], lambda: len(member.seen) >= 120, within_s=60, what="those after a kill")
+        assert read_values(member) == values, "the same after a crash"
         assert_in_order(member)
+        assert (member.assigned, member.revoked, member.lost) == (1, 0, 0), "nobody moved"
         members.remove(member)
         member.close()
         node.kill()
         node.start()
-        values += spread(node, topic, 100, 20, 2)
+        values += spread(node, topic, 120, 20, 2)
         newcomer = Member(node, topic, group)
         members.append(newcomer)
         poll_until([newcomer], lambda: len(newcomer.seen) >= 20, within_s=30, what="the last ones")
-        assert read_values(newcomer) == values[100:], "commits survive a crash"
+        assert read_values(newcomer) == values[120:], "commits survive a crash"
 
 
 def test_commits_keep_their_metadata_and_the_lag_is_what_is_left(node: Node) -> None:
