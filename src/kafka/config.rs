@@ -20,8 +20,11 @@ pub struct KafkaConfig {
     pub allow_anonymous: bool,
     /// The broker's id in metadata. Default 1.
     pub node_id: i32,
-    /// Connections at once; one more is closed at once. Default 1024.
+    /// Connections at once; one more is closed at once. Kafka: `max.connections`. Default 10000.
     pub connections_max: usize,
+    /// Connections of one address at once; one more is closed at once. Kafka: `max.connections.per.ip`.
+    /// Default 10000.
+    pub connections_per_address_max: usize,
     /// Largest request in bytes that may carry records; a larger one closes its connection.
     /// Kafka: `socket.request.max.bytes`. Default 16 MiB. Other requests may have 4 MiB at most.
     pub request_bytes_max: usize,
@@ -105,7 +108,8 @@ impl Default for KafkaConfig {
             advertised: None,
             allow_anonymous: false,
             node_id: 1,
-            connections_max: 1024,
+            connections_max: 10_000,
+            connections_per_address_max: 10_000,
             request_bytes_max: 16 << 20,
             requests_bytes_max: 64 << 20,
             in_flight_max: 32,

@@ -230,6 +230,7 @@ fn of_node(broker: &Broker, key: &str) -> Option<String> {
         "socket.request.max.bytes" => config.request_bytes_max.to_string(),
         "connections.max.idle.ms" => milliseconds(config.idle_timeout_s),
         "max.connections" => config.connections_max.to_string(),
+        "max.connections.per.ip" => config.connections_per_address_max.to_string(),
         "max.incremental.fetch.session.cache.slots" => config.fetch_sessions_max.to_string(),
         "fetch.max.bytes" => config.fetch_bytes_max.to_string(),
         "message.max.bytes" => broker.log.batch_bytes_max().to_string(),

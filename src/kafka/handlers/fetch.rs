@@ -21,6 +21,7 @@ use super::super::protocol::messages::{
     AbortedTransaction, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
 use super::super::protocol::{Chunk, ErrorCode, Records, Str};
+use super::super::quotas::Quota;
 use super::Held;
 
 /// Topics are named by id from here on (KIP-516).
@@ -62,7 +63,10 @@ pub(super) async fn fetch(
             .iter_mut()
             .for_each(|a| a.partition = Err(ErrorCode::NotLeaderOrFollower));
     }
-    collect(broker, &mut asked, &limits, held).await;
+    // Who has had too much is told so, with nothing.
+    if !broker.is_over(Quota::Fetch, asker) {
+        collect(broker, &mut asked, &limits, held).await;
+    }
     let found: Vec<PartitionData> = wanted
         .iter()
         .zip(asked)

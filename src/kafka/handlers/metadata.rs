@@ -18,7 +18,7 @@ use super::topics::{create_error, may_create};
 /// Until there are access rules everybody may do everything Kafka lists for a cluster (KIP-430).
 pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
 /// And for a topic.
-const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
+pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
 
 pub(super) const fn bits(operations: &[u8]) -> i32 {
     let mut set = 0;

@@ -3,6 +3,7 @@
 mod cluster;
 mod configs;
 mod epochs;
+mod features;
 mod fetch;
 mod group_admin;
 mod groups;
@@ -10,6 +11,7 @@ mod metadata;
 mod offsets;
 pub(super) mod produce;
 mod producer_ids;
+mod quotas;
 mod topics;
 mod transactions;
 mod versions;
@@ -47,8 +49,12 @@ pub(super) async fn handle(
         Request::InitProducerId(request) => producer_ids::init_producer_id(broker, asker, request)
             .await
             .into(),
-        Request::CreateTopics(request) => topics::create_topics(broker, request).await.into(),
-        Request::DeleteTopics(request) => topics::delete_topics(broker, request).await.into(),
+        Request::CreateTopics(request) => {
+            topics::create_topics(broker, asker, request).await.into()
+        }
+        Request::DeleteTopics(request) => {
+            topics::delete_topics(broker, asker, request).await.into()
+        }
         Request::DeleteRecords(request) => topics::delete_records(broker, request).await.into(),
         Request::JoinGroup(request) => groups::join(broker, asker, request).await.into(),
         Request::SyncGroup(request) => groups::sync(broker, request).await.into(),
@@ -71,6 +77,15 @@ pub(super) async fn handle(
         Request::TxnOffsetCommit(request) => transactions::commit_offsets(broker, asker, request)
             .await
             .into(),
+        Request::DescribeClientQuotas(request) => quotas::describe(broker, &request).into(),
+        Request::AlterClientQuotas(request) => quotas::alter(broker, request).await.into(),
+        Request::DescribeQuorum(request) => {
+            features::describe_quorum(broker, asker, request).into()
+        }
+        Request::UpdateFeatures(request) => features::update_features(asker, request).into(),
+        Request::DescribeTopicPartitions(request) => {
+            features::describe_topic_partitions(broker, request).into()
+        }
         Request::DescribeProducers(request) => {
             transactions::describe_producers(broker, request).into()
         }
@@ -84,9 +99,9 @@ pub(super) async fn handle(
         Request::ListGroups(request) => group_admin::list_groups(broker, &request).into(),
         Request::DeleteGroups(request) => group_admin::delete_groups(broker, request).await.into(),
         Request::OffsetDelete(request) => group_admin::delete_offsets(broker, request).await.into(),
-        Request::CreatePartitions(request) => {
-            topics::create_partitions(broker, request).await.into()
-        }
+        Request::CreatePartitions(request) => topics::create_partitions(broker, asker, request)
+            .await
+            .into(),
         Request::DescribeConfigs(request) => configs::describe_configs(broker, request).into(),
         Request::AlterConfigs(request) => configs::alter_configs(broker, request).await.into(),
         Request::IncrementalAlterConfigs(request) => {

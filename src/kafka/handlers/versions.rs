@@ -9,7 +9,7 @@ use super::super::protocol::{ApiKey, ErrorCode, Str};
 /// Features and their levels: the classic group protocol only; transactions in which the epoch rises with
 /// every one of them, and partitions are added by writing to them (KIP-890). Their lowest level, 0, is
 /// understood from version 4 on (KIP-1022); older clients refuse it.
-const FEATURES: [(&str, i16); 2] = [("group.version", 0), ("transaction.version", 2)];
+pub(super) const FEATURES: [(&str, i16); 2] = [("group.version", 0), ("transaction.version", 2)];
 const FEATURES_SINCE_VERSION: i16 = 4;
 /// Clients say what they are from here on (KIP-511).
 const SOFTWARE_SINCE_VERSION: i16 = 3;

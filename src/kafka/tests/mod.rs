@@ -12,6 +12,7 @@ mod consuming;
 mod framing;
 mod grouping;
 mod producing;
+mod quotas;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -387,6 +387,13 @@ impl Log {
         self.inner.leader_epoch
     }
 
+    /// Where the internal partition ends that keeps topics and settings.
+    pub fn metadata_end(&self) -> Offset {
+        let tables = self.inner.state.read();
+        let metadata = tables.partitions.get(&METADATA);
+        metadata.map_or(Offset::ZERO, |partition| partition.high_watermark())
+    }
+
     /// Stable identity of this node's data, made at first start.
     pub fn cluster_id(&self) -> Uuid {
         self.inner.cluster_id
