@@ -275,7 +275,7 @@ impl EventLog for EmbeddedLog {
             topic: at.topic_id,
             partition: at.partition,
             committed: CommittedOffset {
-                offset: at.offset,
+                offset: at.offset.value(),
                 leader_epoch,
                 metadata: String::new(),
                 commit_timestamp_ms: now_ms,

@@ -426,7 +426,7 @@ async fn records_are_deleted_up_to_an_offset_but_not_beyond_the_end() {
 
 async fn commit(log: &Log, group: &str, topic: TopicId, value: i64) {
     let committed = CommittedOffset {
-        offset: offset(value),
+        offset: value,
         leader_epoch: -1,
         metadata: String::new(),
         commit_timestamp_ms: 0,

@@ -118,7 +118,7 @@ async fn the_index_can_be_deleted_and_a_torn_head_is_recovered() {
         .unwrap();
     }
     let committed = CommittedOffset {
-        offset: offset(5),
+        offset: 5,
         leader_epoch: 1,
         metadata: "m".into(),
         commit_timestamp_ms: 9,

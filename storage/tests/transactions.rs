@@ -71,7 +71,7 @@ fn commit_of(topic: &Topic, at: i64) -> OffsetCommit {
         topic: topic.id(),
         partition: 0,
         committed: CommittedOffset {
-            offset: offset(at),
+            offset: at,
             leader_epoch: -1,
             metadata: String::new(),
             commit_timestamp_ms: 5,
@@ -126,7 +126,7 @@ async fn a_transaction_is_readable_when_it_is_committed_and_not_before() {
     assert_eq!(a.last_stable_offset(), offset(4));
     assert!(!log.is_offset_pending("g", made.id(), 0));
     let found = log.committed_offset("g", made.id(), 0).unwrap();
-    assert_eq!(found.offset, offset(7));
+    assert_eq!(found.offset, 7);
     // The answer was lost, and it asks again.
     let again = log.end_transaction("id", me, Outcome::Commit, true).await;
     assert_eq!(again, Ok(next));
@@ -275,7 +275,8 @@ async fn transactions_time_out_and_ids_expire() {
     assert_eq!(a.last_stable_offset(), a.high_watermark());
     assert_eq!(committed(&log, a), Vec::<String>::new());
     let late = log.end_transaction("id", me, Outcome::Commit, true).await;
-    assert_eq!(late, Err(TransactionError::Fenced(me.id.0)));
+    let aborted = TransactionState::CompleteAbort;
+    assert_eq!(late, Err(TransactionError::State(aborted)));
     now.fetch_add(10_001, Ordering::SeqCst);
     log.expire_transactions(10_000).await.unwrap();
     assert!(log.transaction("id").is_none());
@@ -630,7 +631,7 @@ impl Play {
             let plain = log.topic("plain").unwrap();
             let group = format!("group-{}", client.id);
             let found = log.committed_offset(&group, plain.id(), 0);
-            let found = found.map(|committed| committed.offset.value());
+            let found = found.map(|committed| committed.offset);
             let wanted = of_fate(Fate::Committed).next_back();
             assert_eq!(found, wanted, "{}: {group}", self.at);
         }

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_storage::log::{AppendError, CommittedOffset, Log, Offset, OffsetCommit, TopicId};
+use holdfast_storage::log::{AppendError, CommittedOffset, Log, OffsetCommit, TopicId};
 
 use super::registry::Registry;
 use super::{
@@ -185,7 +185,7 @@ fn judge(
         return Err(GroupError::UnknownTopicOrPartition);
     }
     let committed = CommittedOffset {
-        offset: Offset::new(given.offset).ok_or(GroupError::InvalidRequest)?,
+        offset: given.offset,
         leader_epoch: given.leader_epoch,
         metadata: given.metadata.clone(),
         commit_timestamp_ms: now_ms,

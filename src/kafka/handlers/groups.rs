@@ -458,7 +458,7 @@ fn describe(fetched: coordinator::FetchedOffset) -> OffsetFetchResponsePartition
         },
         Some(committed) => OffsetFetchResponsePartition {
             partition_index: fetched.partition,
-            committed_offset: committed.offset.value(),
+            committed_offset: committed.offset,
             committed_leader_epoch: committed.leader_epoch,
             metadata: Some(committed.metadata.into()),
             error_code: 0,

@@ -590,7 +590,7 @@ fn skip_what_may_be_lost(state: &State, clean: bool, segment_bytes: u32) -> Chan
         for partition in topic.partitions() {
             let committed = tables.offsets.values().filter_map(|offsets| {
                 let committed = offsets.get(&(topic.id(), partition.index()))?;
-                Some(committed.offset)
+                committed.position()
             });
             let end = partition.high_watermark();
             let believed = committed.filter(|offset| *offset <= end.plus(segment_bytes));

@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(hex(&bytes), "01100000000000000000000000000000000111fbd007");
         assert_eq!(decode::<NodeValue>(&bytes).unwrap(), node);
         let committed = CommittedOffset {
-            offset: Offset::new(5).unwrap(),
+            offset: 5,
             leader_epoch: -1,
             metadata: "m".into(),
             commit_timestamp_ms: 2,

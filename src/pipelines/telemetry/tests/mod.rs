@@ -243,7 +243,7 @@ impl Site {
                 .committed_offset(TELEMETRY_GROUP, raw.id(), partition.index());
             assert_eq!(
                 mirrored
-                    .map(|committed| committed.offset)
+                    .and_then(|committed| committed.position())
                     .unwrap_or_default(),
                 end
             );
@@ -487,7 +487,7 @@ async fn speed_events_become_history_beside_the_telemetry() {
         .log
         .committed_offset(SPEED_GROUP, topic.id(), partition.index())
         .unwrap();
-    assert_eq!(mirrored.offset, partition.high_watermark());
+    assert_eq!(mirrored.position(), Some(partition.high_watermark()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use crate::log::error::TransactionError;
 use crate::log::stable::{Aborted, Event};
 use crate::log::submission::{InTransaction, Step};
 use crate::log::transactions::{
-    Ending, NO_EPOCH, Next, Outcome, ProducerIdentity, TRANSACTIONAL_IDS_MAX, Transaction,
+    Ending, Next, Outcome, ProducerIdentity, TRANSACTIONAL_IDS_MAX, Transaction,
 };
 use crate::log::values::AbortedValue;
 
@@ -161,8 +161,6 @@ impl Sequencer {
         }
         let mut transaction = Arc::unwrap_or_clone(known);
         self.finish(&mut transaction, Outcome::Abort, true)?;
-        // Its producer was not told, so it is not the one that asks again.
-        transaction.value.previous.1 = NO_EPOCH;
         self.put_transaction(id, transaction, true)
     }
 
