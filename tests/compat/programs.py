@@ -54,6 +54,8 @@ def node(name: str, path: str, **limits: Any) -> Program:
 PROGRAMS = (
     python("probe-log", "probe/main.py", "produce", "fetch", "offsets", "epochs", "deleterecords", limit_s=900),
     python("probe-groups", "probe/main.py", "find", "commits", "classic", "groupadmin", "modern"),
+    python("probe-transactions", "probe/main.py", "producerids", "transactions"),
+    python("probe-frames", "probe/main.py", "frames", "points"),
     python("probe-admin", "probe/main.py", "versions", "metadata", "topics", "configs", "cluster", "security"),
 )
 

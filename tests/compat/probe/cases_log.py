@@ -275,7 +275,11 @@ def stored(p: Probe) -> None:
         ("idempotent", batch(values(2), producer=(number, 0, 0)), {}),
     ):  # fmt: skip
         topic = p.create("p-stored-" + name.replace(" ", "-").replace(",", ""), **configs)
-        p.produce(topic, batch(values(1)), data)
+        p.produce(topic, batch(values(1)))
+        (said,) = p.ask("PRODUCE", p.produced(topic, data), 9)["responses"][0]["partitionResponses"]
+        if said["errorCode"]:
+            p.say(f"FETCH: stored, {name}", p.error(said["errorCode"]))
+            continue
         answer = p.ask("FETCH", fetch_body(p, topic, 0), 12)
         p.say(f"FETCH: stored, {name}", p.plain(answer["responses"][0]["partitions"][0]["records"], "records"))
 

@@ -11,11 +11,14 @@ import sys
 import traceback
 
 from cases_admin import CASES as ADMIN
+from cases_frames import CASES as FRAMES
 from cases_groups import CASES as GROUPS
 from cases_log import CASES as LOG
+from cases_points import CASES as POINTS
+from cases_txn import CASES as TXN
 from probe import Probe
 
-CASES = {**ADMIN, **LOG, **GROUPS}
+CASES = {**ADMIN, **LOG, **GROUPS, **TXN, **FRAMES, **POINTS}
 
 
 def main() -> int:
