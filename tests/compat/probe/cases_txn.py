@@ -10,7 +10,8 @@ from batches import TRANSACTIONAL, batch, values
 from cases_log import fetch_body
 from probe import Body, Probe
 
-CONCURRENT = 51
+#: CONCURRENT_TRANSACTIONS, and a coordinator that is still loading.
+PASSING = {14, 15, 16, 51}
 
 
 class Transactional:
@@ -28,7 +29,7 @@ class Transactional:
         deadline = time.monotonic() + 20
         while True:
             answer = self.p.ask(api, body, version)
-            if CONCURRENT not in codes(answer) or time.monotonic() > deadline:
+            if not PASSING & codes(answer) or time.monotonic() > deadline:
                 return answer
             time.sleep(0.05)
 
@@ -219,10 +220,10 @@ def lives(p: Probe) -> None:
 
     def batched(t: Transactional, topic: str, v: int) -> Any:
         def ask(**more: Any) -> Any:
-            one = t.who(verifyOnly=False, topics=[{"name": topic, "partitions": [0]}], **more)
+            one = t.who(**{"verifyOnly": False, "topics": [{"name": topic, "partitions": [0]}], **more})
             return p.outcome("ADD_PARTITIONS_TO_TXN", v, {"transactions": [one]})
 
-        return [ask(verifyOnly=True) if False else ask(), ask(), ask(producerEpoch=t.epoch + 1), t.end(False)]
+        return [ask(verifyOnly=True), ask(), ask(), ask(producerEpoch=t.epoch + 1), t.end(False)]
 
     life("in batches, as brokers ask", batched, "ADD_PARTITIONS_TO_TXN", low=4)
     fencing(p)

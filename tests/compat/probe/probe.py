@@ -156,7 +156,11 @@ class Probe:
             self.names[found["topicId"]] = name
         self.epoch = max((p["leaderEpoch"] for p in found["partitions"]), default=self.epoch)
         leaders = [p["leaderId"] for p in found["partitions"] if p["errorCode"] == 0]
-        return found["errorCode"] == 0 and len([n for n in leaders if n >= 0]) == partitions
+        if found["errorCode"] != 0 or len([n for n in leaders if n >= 0]) != partitions:
+            return False
+        asked = [{"partitionIndex": n, "timestamp": -1} for n in range(partitions)]
+        ends = self.ask("LIST_OFFSETS", {"replicaId": -1, "topics": [{"name": name, "partitions": asked}]}, 5)
+        return all(p["errorCode"] == 0 for p in ends["topics"][0]["partitions"])
 
     def produce(self, topic: str, *batches: bytes, partition: int = 0) -> None:
         """Appends batches, each with a request of its own."""
