@@ -57,6 +57,8 @@ PROGRAMS = (
     python("probe-transactions", "probe/main.py", "producerids", "transactions"),
     python("probe-frames", "probe/main.py", "frames", "points"),
     python("probe-admin", "probe/main.py", "versions", "metadata", "topics", "configs", "cluster", "security"),
+    python("confluent", "clients/confluent.py", "producers", "groups", "administration"),
+    python("confluent-transactions", "clients/confluent.py", "transactions"),
 )
 
 
