@@ -59,6 +59,8 @@ PROGRAMS = (
     python("probe-admin", "probe/main.py", "versions", "metadata", "topics", "configs", "cluster", "security"),
     python("confluent", "clients/confluent.py", "producers", "groups", "administration"),
     python("confluent-transactions", "clients/confluent.py", "transactions"),
+    java("java", "Clients", "plain"),
+    java("java-transactions", "Clients", "transactions"),
 )
 
 
