@@ -61,6 +61,8 @@ PROGRAMS = (
     python("confluent-transactions", "clients/confluent.py", "transactions"),
     java("java", "Clients", "plain"),
     java("java-transactions", "Clients", "transactions"),
+    java("java-admin", "AdminCalls"),
+    java("streams", "WordCount", quiet_s=200),
 )
 
 
