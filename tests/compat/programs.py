@@ -62,7 +62,14 @@ PROGRAMS = (
     java("java", "Clients", "plain"),
     java("java-transactions", "Clients", "transactions"),
     java("java-admin", "AdminCalls"),
+    python("kcat", "clients/kcat.py"),
+    python("aiokafka", "clients/aio.py"),
+    node("kafkajs", "clients/kafkajs.js"),
+    node("platformatic", "clients/platformatic.mjs"),
+    python("tools", "clients/tools.py"),
     java("streams", "WordCount", quiet_s=200),
+    python("connect", "clients/connect.py", quiet_s=240),
+    python("mirrormaker", "clients/mirror.py", quiet_s=300, needs_kafka=True),
 )
 
 

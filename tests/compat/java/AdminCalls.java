@@ -184,6 +184,7 @@ public final class AdminCalls {
         return made;
     }
 
+    @SuppressWarnings("removal")
     private static void groups() throws Exception {
         var place = new TopicPartition("adm", 0);
         var other = new TopicPartition("adm-told", 0);
@@ -305,7 +306,7 @@ public final class AdminCalls {
             step("describeProducers", () -> {
                 var found = admin.describeProducers(List.of(place)).all().get().get(place).activeProducers();
                 var one = found.get(0);
-                return List.of(found.size(), one.lastSequence(), one.currentTransactionStartOffset());
+                return List.of(found.size(), one.lastSequence(), one.currentTransactionStartOffset().orElse(-1));
             });
             step("describeTransactions", () -> {
                 var found = admin.describeTransactions(List.of("adm-tx")).all().get().get("adm-tx");
