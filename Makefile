@@ -15,12 +15,14 @@ RUST_VERSION := 1.90
 
 UI_MODULES := ui/node_modules/.installed
 BROWSER_MODULES := tests/ui/node_modules/.installed
+CLIENT_MODULES := tests/node/node_modules/.installed
 VENV := tests/.venv/.installed
 PYTHON := tests/.venv/bin/python
 CARGO_DENY := .tools/bin/cargo-deny
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ := .tools/bin/cargo-fuzz
 RELEASE := target/release/holdfast
+PEER ?= holdfast
 # The end-to-end tests run the development binary: it is built from what `cargo test` compiled anyway,
 # and keeps its overflow checks and debug assertions. E2E_PROFILE=release tests the other one.
 E2E_PROFILE ?= debug
@@ -80,6 +82,19 @@ test-e2e: e2e-binary $(VENV) need-clients ## The binary against real MQTT, Kafka
 .PHONY: test-disk
 test-disk: e2e-binary $(VENV) ## A disk that stalls, fails, is read-only (root: mounts a loop device)
 	HOLDFAST_BIN=$(E2E_BINARY) HOLDFAST_DISK_TESTS=1 $(PYTHON) -m pytest tests/e2e/test_disk.py $(ARGS)
+
+# PEER=kafka runs the same programs against Apache Kafka, PEER=both writes the table of differences.
+.PHONY: compat
+compat: $(if $(filter kafka,$(PEER)),,$(RELEASE)) $(VENV) $(CLIENT_MODULES) need-clients ## Kafka's clients and tools against Holdfast; PEER=kafka, PEER=both; ARGS="streams" chooses
+	@$(call need,java,openjdk-17-jdk-headless)
+	@$(call need,javac,openjdk-17-jdk-headless)
+	@$(call need,mvn,maven)
+	benches/kafka/fetch.sh
+	PEER=$(PEER) $(PYTHON) tests/compat/run.py $(ARGS)
+
+$(CLIENT_MODULES): tests/node/package-lock.json | need-node
+	npm --prefix tests/node ci --no-audit --no-fund
+	@touch $@
 
 .PHONY: test-browser
 test-browser: e2e-binary $(BROWSER_MODULES) need-chromium ## The dashboard in a real browser

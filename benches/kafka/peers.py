@@ -89,6 +89,8 @@ class Kafka:
     """Apache Kafka in KRaft mode, one node being broker and controller."""
 
     flush_each_append: bool
+    #: Further lines of server.properties.
+    properties: str = ""
 
     @property
     def name(self) -> str:
@@ -105,6 +107,7 @@ class Kafka:
         properties = KAFKA_PROPERTIES.format(
             broker=broker, controller=controller, data=workdir / "data"
         )
+        properties += self.properties
         if self.flush_each_append:
             # The broker-wide form of the topic configuration flush.messages.
             properties += "log.flush.interval.messages=1\n"

@@ -516,10 +516,14 @@ def as_json(payload: Any) -> str:
 
 
 @pytest.fixture(scope="session")
-def kafkajs() -> Path:
-    """The Node.js clients with their one dependency, as package-lock.json pins it."""
-    wanted = json.loads((NODE_CLIENTS / "package.json").read_text())["dependencies"]["kafkajs"]
-    installed = NODE_CLIENTS / "node_modules" / "kafkajs" / "package.json"
-    if not installed.is_file() or json.loads(installed.read_text())["version"] != wanted:
+def node_clients() -> Path:
+    """The Node.js clients with their dependencies, as package-lock.json pins them."""
+    wanted = json.loads((NODE_CLIENTS / "package.json").read_text())["dependencies"]
+
+    def installed(name: str) -> str | None:
+        found = NODE_CLIENTS / "node_modules" / name / "package.json"
+        return json.loads(found.read_text())["version"] if found.is_file() else None
+
+    if any(installed(name) != version for name, version in wanted.items()):
         run(["npm", "ci", "--prefix", str(NODE_CLIENTS), "--no-audit", "--no-fund"], timeout_s=110)
     return NODE_CLIENTS

@@ -712,10 +712,10 @@ def kafkajs_consume(clients: Path, node: Node, topic: str, group: str, count: in
 
 @pytest.mark.parametrize("codec", ["None", "GZIP"])
 def test_kafkajs_creates_its_topic_and_round_trips(
-    shared_node: Node, kafkajs: Path, codec: str
+    shared_node: Node, node_clients: Path, codec: str
 ) -> None:
     topic, group = f"kafkajs-{codec}", f"kafkajs-readers-{codec}"
-    answered = kafkajs_produce(kafkajs, shared_node, topic, "0", "500", codec)
+    answered = kafkajs_produce(node_clients, shared_node, topic, "0", "500", codec)
     assert [int(a["baseOffset"]) for a in answered] == list(range(0, 500, 50))
     expected = [
         {
@@ -727,9 +727,9 @@ def test_kafkajs_creates_its_topic_and_round_trips(
         }
         for n in range(600)
     ]
-    assert kafkajs_consume(kafkajs, shared_node, topic, group, 500) == expected[:500]
-    kafkajs_produce(kafkajs, shared_node, topic, "500", "100", codec)
-    resumed = kafkajs_consume(kafkajs, shared_node, topic, group, 100)
+    assert kafkajs_consume(node_clients, shared_node, topic, group, 500) == expected[:500]
+    kafkajs_produce(node_clients, shared_node, topic, "500", "100", codec)
+    resumed = kafkajs_consume(node_clients, shared_node, topic, group, 100)
     assert resumed == expected[500:], "the group goes on from its committed offset"
     assert [r.value for r in read_topic(shared_node, topic)] == [
         f"value {n}".encode() for n in range(600)
@@ -737,10 +737,10 @@ def test_kafkajs_creates_its_topic_and_round_trips(
 
 
 def test_kafkajs_consumer_creates_its_topic_and_gets_what_comes(
-    shared_node: Node, kafkajs: Path
+    shared_node: Node, node_clients: Path
 ) -> None:
     topic = "kafkajs-subscribed-first"
-    script = [str(kafkajs / "consume.js"), shared_node.bootstrap, topic, "kafkajs-early", "100"]
+    script = [str(node_clients / "consume.js"), shared_node.bootstrap, topic, "kafkajs-early", "100"]
     said: list[str] = []
     with subprocess.Popen(
         ["node", *script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -753,7 +753,7 @@ def test_kafkajs_consumer_creates_its_topic_and_gets_what_comes(
         try:
             said.append(consumer.stdout.readline())
             assert said == ["joined\n"], complaints
-            kafkajs_produce(kafkajs, shared_node, topic, "0", "100")
+            kafkajs_produce(node_clients, shared_node, topic, "0", "100")
             said += [line for line in consumer.stdout if line != "joined\n"]
             assert consumer.wait(30) == 0, complaints
         finally:
@@ -763,12 +763,39 @@ def test_kafkajs_consumer_creates_its_topic_and_gets_what_comes(
     assert [(r["offset"], r["value"]) for r in records] == [(n, f"value {n}") for n in range(100)]
 
 
+def test_platformatic_creates_its_topic_and_its_group_goes_on(
+    shared_node: Node, node_clients: Path
+) -> None:
+    topic = "platformatic"
+
+    def played(first: int, count: int) -> dict[str, Any]:
+        script = [str(node_clients / "platformatic.js"), shared_node.bootstrap, topic, "platformatic"]
+        said = run(["node", *script, str(first), str(count)], timeout_s=90)
+        answered: dict[str, Any] = json.loads(said.splitlines()[-1])
+        return answered
+
+    def expected(first: int, count: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "partition": 0,
+                "offset": n,
+                "key": f"key {n % 7}",
+                "value": f"value {n}",
+                "number": str(n),
+            }
+            for n in range(first, first + count)
+        ]
+
+    assert played(0, 500) == {"bases": list(range(0, 500, 50)), "records": expected(0, 500)}
+    assert played(500, 100) == {"bases": [500, 550], "records": expected(500, 100)}
+
+
 # --- between clients ------------------------------------------------------------------------
 
 
-def test_what_one_client_writes_every_other_reads(shared_node: Node, kafkajs: Path) -> None:
+def test_what_one_client_writes_every_other_reads(shared_node: Node, node_clients: Path) -> None:
     topic = "mixed"
-    kafkajs_produce(kafkajs, shared_node, topic, "0", "10")
+    kafkajs_produce(node_clients, shared_node, topic, "0", "10")
     kcat(shared_node, "-P", "-t", topic, "-p", "0", "-z", "zstd", stdin="from kcat\n")
     produce(shared_node, topic, ["from confluent"], partition=0)
     records = read_topic(shared_node, topic)

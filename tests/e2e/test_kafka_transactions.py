@@ -298,9 +298,9 @@ def test_aiokafka_transactions(shared_node: Node) -> None:
     assert sorted(found) == sorted(f"yes {n}" for n in range(20))
 
 
-def test_kafkajs_transactions(shared_node: Node, kafkajs: Path) -> None:
+def test_kafkajs_transactions(shared_node: Node, node_clients: Path) -> None:
     create_topic(shared_node, "js-transactions", partitions=1)
-    script = [str(kafkajs / "transactions.js"), shared_node.bootstrap]
+    script = [str(node_clients / "transactions.js"), shared_node.bootstrap]
     committed = run(["node", *script, "js-transactions", "js-group"], timeout_s=90)
     assert json.loads(committed) == ["2"]
     assert read(shared_node, "js-transactions", 1, "read_committed") == ["yes", "again"]
