@@ -10,17 +10,19 @@ mod metadata;
 mod offsets;
 pub(super) mod produce;
 mod producer_ids;
+mod sasl;
 mod topics;
 mod transactions;
 mod versions;
 
 use std::sync::Arc;
 
+pub(super) use sasl::illegal_sasl_state;
 use tokio::sync::OwnedSemaphorePermit;
-pub(super) use versions::unknown_api_versions;
+pub(super) use versions::{api_versions, unknown_api_versions};
 
 use super::broker::{Asker, Broker};
-use super::protocol::{Request, Response};
+use super::protocol::{ApiKey, Request, Response};
 
 /// What an answer takes of the door's limits until it is written.
 pub(super) type Held = Option<OwnedSemaphorePermit>;
@@ -32,7 +34,10 @@ pub(super) async fn handle(
     request: Request,
     held: &mut Held,
 ) -> Response {
+    tracing::trace!(api = asker.api.name(), principal = %asker.principal, "Kafka request");
     match request {
+        Request::SaslHandshake(_) => illegal_sasl_state(ApiKey::SaslHandshake),
+        Request::SaslAuthenticate(_) => illegal_sasl_state(ApiKey::SaslAuthenticate),
         Request::ApiVersions(request) => versions::api_versions(asker, &request).into(),
         Request::Metadata(request) => metadata::metadata(broker, asker, request).await.into(),
         Request::FindCoordinator(request) => {

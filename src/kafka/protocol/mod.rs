@@ -41,6 +41,7 @@ apis! {
     SyncGroup = 14: serve 0..=5, advertise 0..=5, flexible 4, SyncGroupRequest => SyncGroupResponse;
     DescribeGroups = 15: serve 0..=6, advertise 0..=6, flexible 5, DescribeGroupsRequest => DescribeGroupsResponse;
     ListGroups = 16: serve 0..=5, advertise 0..=5, flexible 3, ListGroupsRequest => ListGroupsResponse;
+    SaslHandshake = 17: serve 0..=1, advertise 0..=1, flexible 2, SaslHandshakeRequest => SaslHandshakeResponse;
     ApiVersions = 18: serve 0..=4, advertise 0..=4, flexible 3, ApiVersionsRequest => ApiVersionsResponse;
     CreateTopics = 19: serve 2..=7, advertise 2..=7, flexible 5, CreateTopicsRequest => CreateTopicsResponse;
     DeleteTopics = 20: serve 1..=6, advertise 1..=6, flexible 4, DeleteTopicsRequest => DeleteTopicsResponse;
@@ -56,6 +57,7 @@ apis! {
     AlterConfigs = 33: serve 0..=2, advertise 0..=2, flexible 2, AlterConfigsRequest => AlterConfigsResponse;
     AlterReplicaLogDirs = 34: serve 1..=2, advertise 1..=2, flexible 2, AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse;
     DescribeLogDirs = 35: serve 1..=5, advertise 1..=5, flexible 2, DescribeLogDirsRequest => DescribeLogDirsResponse;
+    SaslAuthenticate = 36: serve 0..=2, advertise 0..=2, flexible 2, SaslAuthenticateRequest => SaslAuthenticateResponse;
     CreatePartitions = 37: serve 0..=3, advertise 0..=3, flexible 2, CreatePartitionsRequest => CreatePartitionsResponse;
     DeleteGroups = 42: serve 0..=2, advertise 0..=2, flexible 2, DeleteGroupsRequest => DeleteGroupsResponse;
     ElectLeaders = 43: serve 0..=2, advertise 0..=2, flexible 2, ElectLeadersRequest => ElectLeadersResponse;

@@ -9,6 +9,7 @@ mod cluster;
 mod config;
 mod group;
 mod log;
+mod security;
 mod transaction;
 
 pub use admin::*;
@@ -17,4 +18,5 @@ pub use cluster::*;
 pub use config::*;
 pub use group::*;
 pub use log::*;
+pub use security::*;
 pub use transaction::*;
