@@ -225,7 +225,7 @@ impl Reading<'_> {
         let work = match protocol::decode_request(frame) {
             Ok((_, Request::Produce(request))) => {
                 bytes = self.reserve(frame_bytes).await;
-                Work::Produce(produce::admit(self.broker, asker.version, request).await)
+                Work::Produce(produce::admit(self.broker, &asker, request).await)
             }
             Ok((_, request)) => Work::Request(request),
             Err(DecodeError::UnsupportedVersion { .. }) if api == ApiKey::ApiVersions => {

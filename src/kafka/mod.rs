@@ -12,6 +12,7 @@
 //! | `endpoint` | one listener: its addresses and its security |
 //! | `sign_in` | what happens before the first request: TLS handshake, SASL |
 //! | `sasl` | the mechanisms of SASL |
+//! | `access` | the table of who needs which right for what |
 //! | `stream` | the halves of a connection, with or without TLS |
 //! | `connection` | one client's frames in, answers out, in order |
 //! | `transmit` | how answers reach the socket |
@@ -26,6 +27,7 @@
 //!
 //! Limits: [`KafkaConfig`], and those of [`protocol::wire`].
 
+mod access;
 mod broker;
 pub mod client;
 mod config;

@@ -198,7 +198,7 @@ fn restored(group_id: &str, kept: SavedMember, now: Instant) -> Member {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     #[test]

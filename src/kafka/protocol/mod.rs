@@ -53,6 +53,9 @@ apis! {
     EndTxn = 26: serve 0..=5, advertise 0..=5, flexible 3, EndTxnRequest => EndTxnResponse;
     WriteTxnMarkers = 27: serve 1..=2, advertise 1..=2, flexible 1, WriteTxnMarkersRequest => WriteTxnMarkersResponse;
     TxnOffsetCommit = 28: serve 0..=5, advertise 0..=5, flexible 3, TxnOffsetCommitRequest => TxnOffsetCommitResponse;
+    DescribeAcls = 29: serve 1..=3, advertise 1..=3, flexible 2, DescribeAclsRequest => DescribeAclsResponse;
+    CreateAcls = 30: serve 1..=3, advertise 1..=3, flexible 2, CreateAclsRequest => CreateAclsResponse;
+    DeleteAcls = 31: serve 1..=3, advertise 1..=3, flexible 2, DeleteAclsRequest => DeleteAclsResponse;
     DescribeConfigs = 32: serve 1..=4, advertise 1..=4, flexible 4, DescribeConfigsRequest => DescribeConfigsResponse;
     AlterConfigs = 33: serve 0..=2, advertise 0..=2, flexible 2, AlterConfigsRequest => AlterConfigsResponse;
     AlterReplicaLogDirs = 34: serve 1..=2, advertise 1..=2, flexible 2, AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse;
@@ -65,6 +68,8 @@ apis! {
     AlterPartitionReassignments = 45: serve 0..=1, advertise 0..=1, flexible 0, AlterPartitionReassignmentsRequest => AlterPartitionReassignmentsResponse;
     ListPartitionReassignments = 46: serve 0..=0, advertise 0..=0, flexible 0, ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse;
     OffsetDelete = 47: serve 0..=0, advertise 0..=0, flexible 1, OffsetDeleteRequest => OffsetDeleteResponse;
+    DescribeUserScramCredentials = 50: serve 0..=0, advertise 0..=0, flexible 0, DescribeUserScramCredentialsRequest => DescribeUserScramCredentialsResponse;
+    AlterUserScramCredentials = 51: serve 0..=0, advertise 0..=0, flexible 0, AlterUserScramCredentialsRequest => AlterUserScramCredentialsResponse;
     DescribeCluster = 60: serve 0..=2, advertise 0..=2, flexible 0, DescribeClusterRequest => DescribeClusterResponse;
     DescribeProducers = 61: serve 0..=0, advertise 0..=0, flexible 0, DescribeProducersRequest => DescribeProducersResponse;
     DescribeTransactions = 65: serve 0..=0, advertise 0..=0, flexible 0, DescribeTransactionsRequest => DescribeTransactionsResponse;

@@ -53,12 +53,12 @@ async fn door(listeners: Vec<ListenerConfig>, auth: AuthConfig) -> Door {
 }
 
 impl Door {
-    fn address_of(&self, name: &str) -> SocketAddr {
+    pub(super) fn address_of(&self, name: &str) -> SocketAddr {
         let mut all = self.handle.listeners().iter();
         all.find(|(known, _)| known == name).unwrap().1
     }
 
-    async fn wire_to(&self, name: &str) -> Wire {
+    pub(super) async fn wire_to(&self, name: &str) -> Wire {
         Wire {
             socket: TcpStream::connect(self.address_of(name)).await.unwrap(),
             next: 0,
@@ -102,13 +102,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         (ErrorCode(response.error_code), names.collect())
     }
 
-    async fn plain(&mut self, name: &str, password: &str) -> SaslAuthenticateResponse {
+    pub(super) async fn plain(&mut self, name: &str, password: &str) -> SaslAuthenticateResponse {
         assert_eq!(self.choose("PLAIN", 1).await.0, ErrorCode::None);
         self.ask(token(format!("\0{name}\0{password}").as_bytes()), 2)
             .await
     }
 
-    async fn scram(
+    pub(super) async fn scram(
         &mut self,
         mechanism: ScramMechanism,
         name: &str,
