@@ -96,7 +96,8 @@ impl Node {
         let telemetry =
             telemetry::start(&config.telemetry, data_dir, events, inside.clone()).await?;
         let mqtt = mqtt::start(config.mqtt, log.clone(), auth.clone(), doors.clone()).await?;
-        let kafka = kafka::start(config.kafka, log.clone(), HELD_GROUPS, doors.clone()).await?;
+        let (log_, auth_, stop) = (log.clone(), auth.clone(), doors.clone());
+        let kafka = kafka::start(config.kafka, log_, auth_, HELD_GROUPS, stop).await?;
         let sources = sources(&mqtt, &telemetry);
         let live = Live::start(config.live, log.clone(), sources, doors.clone());
         let mounts = Mounts {
@@ -135,6 +136,11 @@ impl Node {
     /// Where the doors are bound.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Every listener of the Kafka door by name.
+    pub fn kafka_listeners(&self) -> &[(String, SocketAddr)] {
+        self.kafka.listeners()
     }
 
     /// Clients and tokens.

@@ -29,7 +29,7 @@ pub mod scram;
 mod sign_in;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod throttle;
 mod token;
 mod users;

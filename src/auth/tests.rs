@@ -18,7 +18,7 @@ fn open_log(dir: &tempfile::TempDir) -> Log {
 }
 
 /// Quick to hash with.
-fn config() -> AuthConfig {
+pub(crate) fn config() -> AuthConfig {
     AuthConfig {
         password_hash_memory_bytes: 7 << 20,
         scram_iterations: 4096,
@@ -254,7 +254,12 @@ fn field<'m>(message: &'m str, name: &str) -> &'m str {
 
 /// The client's last message for a password, from RFC 5802 section 3 and the verifier's own code for
 /// no more than the hash functions.
-fn proof(mechanism: ScramMechanism, bare: &str, server_first: &str, password: &str) -> String {
+pub(crate) fn proof(
+    mechanism: ScramMechanism,
+    bare: &str,
+    server_first: &str,
+    password: &str,
+) -> String {
     use hmac::{Hmac, KeyInit, Mac};
     use sha2::{Digest, Sha256, Sha512};
     fn made<H, M: Mac + KeyInit>(hash: H, salted: &[u8], message: &str) -> Vec<u8>

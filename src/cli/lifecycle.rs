@@ -112,12 +112,16 @@ pub(super) async fn start(
     }
 }
 
-/// The fixed lines on stdout that scripts wait for: `listening DOOR ADDRESS` thrice, then `ready`.
+/// The fixed lines on stdout that scripts wait for: `listening DOOR ADDRESS` thrice, for each further
+/// listener of the Kafka door `listening kafka/NAME ADDRESS`, then `ready`.
 pub(super) fn announce(node: &Node, supervisor: &Supervisor) -> Result<(), CliError> {
     let addresses = node.addresses();
     output::line(format_args!("listening mqtt {}", addresses.mqtt))?;
     output::line(format_args!("listening kafka {}", addresses.kafka))?;
     output::line(format_args!("listening http {}", addresses.http))?;
+    for (name, address) in node.kafka_listeners().iter().skip(1) {
+        output::line(format_args!("listening kafka/{name} {address}"))?;
+    }
     output::line(format_args!("ready"))?;
     supervisor.ready();
     Ok(())

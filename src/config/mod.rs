@@ -121,6 +121,7 @@ impl Config {
         self.simulate.validate()?;
         self.auth.validate()?;
         self.mqtt.validate()?;
+        self.kafka.validate()?;
         self.telemetry.check()
     }
 

@@ -162,6 +162,13 @@ fn values_that_contradict_each_other_are_found_at_their_place() {
         &error,
         "FILE:2:14: simulate.late_share is 2: 0 to 1 is possible",
     );
+    let listener =
+        |name: &str| format!("[[kafka.listeners]]\nname = \"{name}\"\nlisten = \"127.0.0.1:0\"\n");
+    let error = refused(&(listener("in") + &listener("IN")));
+    starts_with(
+        &error,
+        "FILE:5:8: kafka.listeners[1].name: \"IN\" is there twice",
+    );
 }
 
 #[test]
@@ -189,7 +196,7 @@ fn the_environment_overrides_the_file_and_options_override_both() {
     let config = load(file, &env, flags).unwrap().config;
     let ports = [
         config.mqtt.listen.port(),
-        config.kafka.listen.port(),
+        config.kafka.listen.unwrap().port(),
         config.http.listen.port(),
     ];
     assert_eq!(ports, [1, 22, 333]);

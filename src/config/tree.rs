@@ -90,22 +90,32 @@ impl Table {
             .map(|entry| &entry.item)
     }
 
-    /// The value at a dotted path of plain keys.
+    /// The value at a dotted path of plain keys; `key[0]` is the first of a list.
     pub(super) fn find(&self, path: &str) -> Option<&Item> {
-        match path.split_once('.') {
-            None => self.get(path),
-            Some((key, rest)) => match &self.get(key)?.value {
-                Value::Table(table) => table.find(rest),
-                _ => None,
+        let (key, rest) = match path.split_once('.') {
+            Some((key, rest)) => (key, Some(rest)),
+            None => (path, None),
+        };
+        let found = match key.strip_suffix(']').and_then(|key| key.split_once('[')) {
+            None => self.get(key)?,
+            Some((key, place)) => match &self.get(key)?.value {
+                Value::Array(items) => items.get(place.parse::<usize>().ok()?)?,
+                _ => return None,
             },
+        };
+        match (rest, &found.value) {
+            (None, _) => Some(found),
+            (Some(rest), Value::Table(table)) => table.find(rest),
+            _ => None,
         }
     }
 
     /// A sentence that begins with a dotted key, as an error at the place where that key was set.
     pub(super) fn located(&self, sentence: &str) -> ConfigError {
+        let place = sentence.split([' ', ':']).next().unwrap_or("");
         let key = sentence.split([' ', ':', '[']).next().unwrap_or("");
         let error = ConfigError::value(sentence);
-        match self.find(key) {
+        match self.find(place).or_else(|| self.find(key)) {
             Some(item) => error.at(&item.origin, ""),
             None => error,
         }

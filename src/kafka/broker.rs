@@ -10,11 +10,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::config::KafkaConfig;
+use super::endpoint::Endpoint;
 use super::fetch_sessions::FetchSessions;
 use super::groups::Coordinator;
-use super::protocol::{ErrorCode, Str};
+use super::protocol::{ApiKey, ErrorCode, Str};
 use super::quotas::{Quota, Quotas};
 use super::throttle::{Addresses, Throttle};
+use crate::auth::{Auth, Principal};
 
 /// A code for the client's program and a sentence for its reader.
 pub(super) type Refusal = (ErrorCode, String);
@@ -24,8 +26,8 @@ pub(super) struct Broker {
     pub(super) log: Log,
     pub(super) groups: Coordinator,
     pub(super) config: KafkaConfig,
-    /// `None`: clients are told the address they came in at.
-    pub(super) advertised: Option<(String, u16)>,
+    pub(super) endpoints: Vec<Arc<Endpoint>>,
+    pub(super) auth: Auth,
     pub(super) stop: CancellationToken,
     /// Bytes of Produce requests that may still be read.
     pub(super) request_bytes: Arc<Semaphore>,
@@ -52,10 +54,14 @@ pub(super) struct Counters {
 /// Who asks, in which version, over which connection.
 #[derive(Debug, Clone)]
 pub(super) struct Asker {
+    pub(super) api: ApiKey,
     pub(super) version: i16,
     pub(super) client_id: String,
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
+    /// The listener that the connection came in by.
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) principal: Principal,
     /// How long it should wait before it asks again.
     pub(super) throttle: Arc<Throttle>,
 }
@@ -63,7 +69,7 @@ pub(super) struct Asker {
 impl Asker {
     /// Whose quotas count.
     pub(super) fn user(&self) -> &str {
-        "ANONYMOUS"
+        self.principal.name()
     }
 }
 
@@ -94,8 +100,9 @@ impl TopicRef {
 impl Broker {
     pub(super) fn new(
         config: KafkaConfig,
-        advertised: Option<(String, u16)>,
+        endpoints: Vec<Arc<Endpoint>>,
         log: Log,
+        auth: Auth,
         groups: Coordinator,
         stop: CancellationToken,
     ) -> Broker {
@@ -111,7 +118,8 @@ impl Broker {
             log,
             groups,
             config,
-            advertised,
+            endpoints,
+            auth,
             stop,
             request_bytes,
             counters,
@@ -134,7 +142,7 @@ impl Broker {
 
     /// Host and port to name in answers to this asker.
     pub(super) fn address_for(&self, asker: &Asker) -> (String, i32) {
-        match &self.advertised {
+        match &asker.endpoint.advertised {
             Some((host, port)) => (host.clone(), i32::from(*port)),
             None => (
                 asker.local.ip().to_canonical().to_string(),

@@ -4,20 +4,27 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
+use super::endpoint::{self, ListenerConfig};
 use super::groups::GroupsConfig;
 
 /// `[kafka]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaConfig {
-    /// Address of the door. Default `127.0.0.1:9092`.
-    pub listen: SocketAddr,
+    /// Address of a plaintext listener. Default `127.0.0.1:9092` where there are no `[[kafka.listeners]]`,
+    /// and none where there are.
+    pub listen: Option<SocketAddr>,
     /// `host:port` that clients are told to connect to. Default: the address they already reached
     /// the door at, which is right unless there is address translation in between.
     pub advertised: Option<String>,
     /// Serves clients that have not said who they are; needed to listen on a non-loopback address.
     /// Default false.
     pub allow_anonymous: bool,
+    /// `[[kafka.listeners]]`: more addresses, each with its own security.
+    pub listeners: Vec<ListenerConfig>,
+    /// From accepting a connection to the end of TLS handshake and SASL exchange, in milliseconds.
+    /// Default 10000.
+    pub handshake_timeout_ms: u64,
     /// The broker's id in metadata. Default 1.
     pub node_id: i32,
     /// Connections at once; one more is closed at once. Kafka: `max.connections`. Default 10000.
@@ -104,9 +111,11 @@ pub enum ReplicationFactors {
 impl Default for KafkaConfig {
     fn default() -> KafkaConfig {
         KafkaConfig {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9092)),
+            listen: None,
             advertised: None,
             allow_anonymous: false,
+            listeners: Vec::new(),
+            handshake_timeout_ms: 10_000,
             node_id: 1,
             connections_max: 10_000,
             connections_per_address_max: 10_000,
@@ -127,5 +136,22 @@ impl Default for KafkaConfig {
             groups: GroupsConfig::default(),
             transactions: TransactionsConfig::default(),
         }
+    }
+}
+
+impl KafkaConfig {
+    /// Bounds that no type can say. The sentence begins with the key.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        if self.handshake_timeout_ms == 0 {
+            return Err("kafka.handshake_timeout_ms must be at least 1".to_owned());
+        }
+        endpoint::validate(self)
+    }
+
+    /// Where the one plaintext listener is that needs no section of its own.
+    pub(crate) fn simple_listen(&self) -> Option<SocketAddr> {
+        let default = || SocketAddr::from((Ipv4Addr::LOCALHOST, 9092));
+        self.listen
+            .or_else(|| self.listeners.is_empty().then(default))
     }
 }

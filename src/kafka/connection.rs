@@ -21,17 +21,20 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::broker::{Asker, Broker};
+use super::endpoint::Endpoint;
 use super::handlers::{self, produce};
 use super::protocol::wire::LENGTH_BYTES;
 use super::protocol::{self, ApiKey, DecodeError, EncodeError, Request};
 use super::quotas::Quota;
+use super::sign_in::{self, Entered, Refused};
+use super::stream::{FromClient, ToClient};
 use super::throttle::{Pause, Throttle, Timed};
 use super::transmit::{Unsent, transmit};
+use crate::auth::Principal;
 
 /// Memory set aside for a frame on the word of its length field alone, in bytes.
 const FRAME_TRUST_BYTES: usize = 1 << 20;
@@ -52,6 +55,8 @@ enum Ended {
     ByClient,
     #[error("idle for too long")]
     Idle,
+    #[error(transparent)]
+    Refused(#[from] Refused),
     #[error("a frame of {bytes} bytes; {bytes_max} are possible")]
     FrameLength { bytes: i64, bytes_max: usize },
     #[error(transparent)]
@@ -85,49 +90,71 @@ enum Work {
 }
 
 /// Serves one client until it leaves.
-pub(super) async fn serve(broker: Arc<Broker>, socket: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(
+    broker: Arc<Broker>,
+    endpoint: Arc<Endpoint>,
+    socket: TcpStream,
+    peer: SocketAddr,
+) {
     let Ok(local) = socket.local_addr() else {
         return;
     };
     // Answers are written whole; waiting for more to send only delays them.
     let _ = socket.set_nodelay(true);
-    let in_flight_max = broker.config.in_flight_max.max(1);
-    let (turns, queue) = mpsc::channel(in_flight_max);
-    let (from_client, to_client) = socket.into_split();
-    let reading = Reading {
-        broker: &broker,
-        peer,
-        local,
-        socket: from_client,
-        buffer: BytesMut::with_capacity(READ_BYTES),
-        in_flight: Arc::new(Semaphore::new(in_flight_max)),
-        in_flight_max,
-        turns,
-        pause: Arc::default(),
-    };
-    let mut answering = std::pin::pin!(answer(&broker, to_client, queue));
-    let ended = tokio::select! {
-        ended = reading.run() => match ended {
-            Ended::Stopping => finish(&broker, answering).await,
-            other => other,
-        },
-        ended = &mut answering => ended,
+    let listener = endpoint.name.clone();
+    let ended = match sign_in::enter(&broker, &endpoint, socket, peer, local).await {
+        Ok(entered) => converse(&broker, endpoint, entered, peer, local).await,
+        Err(refused) => refused.into(),
     };
     match ended {
         Ended::ByClient
         | Ended::Idle
         | Ended::Stopping
+        | Ended::Refused(Refused::ByClient | Refused::Stopping)
         | Ended::Io(_)
         | Ended::Unsent(Unsent::Io(_)) => {
-            tracing::debug!(%peer, reason = %ended, "Kafka connection ended");
+            tracing::debug!(%peer, listener, reason = %ended, "Kafka connection ended");
         }
         _ => {
             broker
                 .counters
                 .connections_broken
                 .fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%peer, reason = %ended, "Kafka connection closed");
+            tracing::warn!(%peer, listener, reason = %ended, "Kafka connection closed");
         }
+    }
+}
+
+/// Requests and answers, after it is known who asks.
+async fn converse(
+    broker: &Arc<Broker>,
+    endpoint: Arc<Endpoint>,
+    entered: Entered,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> Ended {
+    let in_flight_max = broker.config.in_flight_max.max(1);
+    let (turns, queue) = mpsc::channel(in_flight_max);
+    let reading = Reading {
+        broker,
+        endpoint,
+        principal: entered.principal,
+        peer,
+        local,
+        socket: entered.from,
+        buffer: entered.buffer,
+        in_flight: Arc::new(Semaphore::new(in_flight_max)),
+        in_flight_max,
+        turns,
+        pause: Arc::default(),
+    };
+    let mut answering = std::pin::pin!(answer(broker, entered.to, queue));
+    tokio::select! {
+        ended = reading.run() => match ended {
+            Ended::Stopping => finish(broker, answering).await,
+            other => other,
+        },
+        ended = &mut answering => ended,
     }
 }
 
@@ -139,9 +166,11 @@ async fn finish(broker: &Broker, answering: impl Future<Output = Ended>) -> Ende
 
 struct Reading<'a> {
     broker: &'a Arc<Broker>,
+    endpoint: Arc<Endpoint>,
+    principal: Principal,
     peer: SocketAddr,
     local: SocketAddr,
-    socket: OwnedReadHalf,
+    socket: FromClient,
     buffer: BytesMut,
     in_flight: Arc<Semaphore>,
     in_flight_max: usize,
@@ -183,7 +212,10 @@ impl Reading<'_> {
     ) -> Result<Turn, Ended> {
         let frame_bytes = frame.len();
         let header = protocol::decode_header(&frame)?;
+        let api =
+            ApiKey::from_code(header.api_key).ok_or(DecodeError::UnknownApi(header.api_key))?;
         let asker = Asker {
+            api,
             version: header.api_version,
             client_id: header
                 .client_id
@@ -192,19 +224,19 @@ impl Reading<'_> {
             peer: self.peer,
             local: self.local,
             throttle: Arc::new(Throttle::new(self.pause.clone())),
+            endpoint: self.endpoint.clone(),
+            principal: self.principal.clone(),
         };
         let mut bytes = None;
         let work = match protocol::decode_request(frame) {
             Ok((_, Request::Produce(request))) => {
                 bytes = self.reserve(frame_bytes).await;
                 self.broker.take(Quota::Produce, &asker, frame_bytes as f64);
-                let admitting = produce::admit(self.broker, asker.version, request);
+                let admitting = produce::admit(self.broker, &asker, request);
                 Work::Produce(timed(self.broker, &asker, admitting).await)
             }
             Ok((_, request)) => Work::Request(request),
-            Err(DecodeError::UnsupportedVersion { .. })
-                if header.api_key == ApiKey::ApiVersions.code() =>
-            {
+            Err(DecodeError::UnsupportedVersion { .. }) if api == ApiKey::ApiVersions => {
                 Work::UnknownApiVersions
             }
             Err(error) => return Err(error.into()),
@@ -235,6 +267,9 @@ impl Reading<'_> {
             return Ok(None);
         }
         let length = self.buffer.get_i32();
+        if sign_in::is_tls(length) {
+            return Err(Refused::Tls.into());
+        }
         let api = (&self.buffer[..]).try_get_i16().unwrap_or(-1);
         let carries_records = api == ApiKey::Produce.code();
         let config_max = self.broker.config.request_bytes_max;
@@ -287,7 +322,7 @@ impl Reading<'_> {
 
 async fn answer(
     broker: &Arc<Broker>,
-    mut socket: OwnedWriteHalf,
+    mut socket: ToClient,
     mut queue: mpsc::Receiver<Turn>,
 ) -> Ended {
     while let Some(turn) = queue.recv().await {
@@ -309,11 +344,7 @@ async fn timed<T>(broker: &Broker, asker: &Asker, work: impl Future<Output = T>)
     result
 }
 
-async fn take_turn(
-    broker: &Arc<Broker>,
-    socket: OwnedWriteHalf,
-    turn: Turn,
-) -> Result<OwnedWriteHalf, Ended> {
+async fn take_turn(broker: &Arc<Broker>, socket: ToClient, turn: Turn) -> Result<ToClient, Ended> {
     let Turn {
         correlation_id,
         asker,

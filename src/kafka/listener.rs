@@ -14,10 +14,16 @@ use tokio_util::task::TaskTracker;
 use super::broker::{Broker, Counters};
 use super::config::KafkaConfig;
 use super::connection;
+use super::endpoint::{self, Endpoint};
 use super::groups::Coordinator;
+use crate::auth::Auth;
+use crate::tls::TlsError;
 
 /// Pause after a failed accept: running out of file descriptors fails at once, again and again.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How often certificates are looked at.
+const CERTIFICATES_CHECK: Duration = Duration::from_secs(10);
 
 /// Why the door did not open.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +41,12 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error("{0}")]
+    Config(String),
+    #[error("listener {name}: {source}")]
+    Tls { name: String, source: TlsError },
+    #[error("a start-up task ended abnormally: {0}")]
+    Task(tokio::task::JoinError),
 }
 
 /// What the door has seen since it opened.
@@ -56,15 +68,21 @@ pub struct KafkaStats {
 /// The running door.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    local_addr: SocketAddr,
+    listeners: Arc<[(String, SocketAddr)]>,
     counters: Arc<Counters>,
     tasks: TaskTracker,
 }
 
 impl Handle {
-    /// Where the door listens; the real port where port 0 was asked for.
+    /// Where the door listens first; the real port where port 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        let first = self.listeners.first();
+        first.map_or_else(|| SocketAddr::from(([0; 4], 0)), |(_, address)| *address)
+    }
+
+    /// Every listener's name and address, in the order of the configuration.
+    pub fn listeners(&self) -> &[(String, SocketAddr)] {
+        &self.listeners
     }
 
     pub fn stats(&self) -> KafkaStats {
@@ -90,45 +108,49 @@ impl Handle {
 pub async fn start(
     config: KafkaConfig,
     log: Log,
+    auth: Auth,
     held_groups: &'static [&'static str],
     stop: CancellationToken,
 ) -> Result<Handle, StartError> {
-    if !config.listen.ip().is_loopback() && !config.allow_anonymous {
-        return Err(StartError::Anonymous(config.listen));
+    config.validate().map_err(StartError::Config)?;
+    let mut listening = Vec::new();
+    for listener in endpoint::listeners(&config) {
+        let (socket, endpoint) = listener.open().await?;
+        listening.push((socket, Arc::new(endpoint)));
     }
-    let advertised = config
-        .advertised
-        .as_deref()
-        .map(parse_advertised)
-        .transpose()?;
-    let bind_error = |source| StartError::Bind {
-        address: config.listen,
-        source,
-    };
-    let listener = TcpListener::bind(config.listen).await.map_err(bind_error)?;
-    let local_addr = listener.local_addr().map_err(bind_error)?;
+    let endpoints: Vec<Arc<Endpoint>> = listening.iter().map(|(_, e)| e.clone()).collect();
 
     let groups = Coordinator::new(log.clone(), config.groups.clone(), wall_clock_ms);
     let connections_max = config.connections_max;
-    let broker = Arc::new(Broker::new(config, advertised, log, groups, stop));
+    let broker = Arc::new(Broker::new(config, endpoints, log, auth, groups, stop));
     let door = Door {
         broker,
         connections_max,
         tasks: TaskTracker::new(),
     };
     let counters = door.broker.counters.clone();
+    let addresses = listening.iter().map(|(_, e)| (e.name.clone(), e.address));
     let handle = Handle {
-        local_addr,
+        listeners: addresses.collect(),
         counters,
         tasks: door.tasks.clone(),
     };
-    tracing::info!(%local_addr, "Kafka door open");
     let expiring = expire_offsets(door.broker.clone(), held_groups);
     handle.tasks.spawn(expiring);
     handle.tasks.spawn(keep_groups(door.broker.clone()));
     let expiring = expire_transactions(door.broker.clone());
     handle.tasks.spawn(expiring);
-    handle.tasks.spawn(door.run(listener));
+    for (socket, endpoint) in listening {
+        let Endpoint { name, address, .. } = &*endpoint;
+        tracing::info!(%address, listener = name, security = endpoint.security.name(), "Kafka door open");
+        if let Some(tls) = &endpoint.tls {
+            let following = tls
+                .clone()
+                .follow(CERTIFICATES_CHECK, door.broker.stop.clone());
+            handle.tasks.spawn(following);
+        }
+        handle.tasks.spawn(door.clone().run(socket, endpoint));
+    }
     handle.tasks.close();
     Ok(handle)
 }
@@ -163,17 +185,6 @@ async fn expire_transactions(broker: Arc<Broker>) {
     }
 }
 
-fn parse_advertised(text: &str) -> Result<(String, u16), StartError> {
-    let refused = || StartError::Advertised(text.to_owned());
-    let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
-    let port = port.parse().map_err(|_| refused())?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() || host.len() > 255 {
-        return Err(refused());
-    }
-    Ok((host.to_owned(), port))
-}
-
 /// Milliseconds since the Unix epoch.
 fn wall_clock_ms() -> i64 {
     let since = SystemTime::now()
@@ -188,6 +199,7 @@ const EXPIRY_CHECK: Duration = Duration::from_secs(600);
 /// Longest time that a refused connection is held.
 const QUOTA_WAIT_MAX: Duration = Duration::from_secs(1);
 
+#[derive(Clone)]
 struct Door {
     broker: Arc<Broker>,
     connections_max: usize,
@@ -195,7 +207,7 @@ struct Door {
 }
 
 impl Door {
-    async fn run(self, listener: TcpListener) {
+    async fn run(self, listener: TcpListener, endpoint: Arc<Endpoint>) {
         let stop = self.broker.stop.clone();
         loop {
             let accepted = tokio::select! {
@@ -203,7 +215,7 @@ impl Door {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((socket, peer)) => self.admit(socket, peer),
+                Ok((socket, peer)) => self.admit(socket, peer, &endpoint),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a Kafka connection failed");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -213,7 +225,7 @@ impl Door {
         self.broker.groups.shut_down();
     }
 
-    fn admit(&self, socket: TcpStream, peer: SocketAddr) {
+    fn admit(&self, socket: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>) {
         let Some(place) = Place::take(&self.broker.counters, self.connections_max) else {
             self.broker
                 .counters
@@ -228,13 +240,13 @@ impl Door {
             tracing::warn!(%peer, limit = max, "Kafka connection refused: kafka.connections_per_address_max reached");
             return;
         };
-        let broker = self.broker.clone();
+        let (broker, endpoint) = (self.broker.clone(), endpoint.clone());
         self.tasks.spawn(async move {
             let _places = (place, address);
             if !is_within_quota(&broker, peer).await {
                 return;
             }
-            connection::serve(broker, socket, peer).await;
+            connection::serve(broker, endpoint, socket, peer).await;
         });
     }
 }
@@ -270,23 +282,5 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn advertised_addresses_are_host_and_port() {
-        assert_eq!(
-            parse_advertised("box.local:9092").unwrap(),
-            ("box.local".into(), 9092)
-        );
-        assert_eq!(parse_advertised("[::1]:1").unwrap(), ("::1".into(), 1));
-        for wrong in ["box.local", ":9092", "box:port", "box:70000"] {
-            assert!(parse_advertised(wrong).is_err(), "{wrong}");
-        }
     }
 }

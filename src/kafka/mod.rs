@@ -8,7 +8,12 @@
 //! | module | noun |
 //! |---|---|
 //! | `protocol` | the wire format: the two tables and their codec |
-//! | `listener` | the socket, the connection limit, start and stop |
+//! | `listener` | the sockets, the connection limit, start and stop |
+//! | `endpoint` | one listener: its addresses and its security |
+//! | `sign_in` | what happens before the first request: TLS handshake, SASL |
+//! | `sasl` | the mechanisms of SASL |
+//! | `access` | the table of who needs which right for what |
+//! | `stream` | the halves of a connection, with or without TLS |
 //! | `connection` | one client's frames in, answers out, in order |
 //! | `transmit` | how answers reach the socket |
 //! | `handlers` | what each API does, by theme |
@@ -17,23 +22,27 @@
 //! | `groups` | the consumer-group coordinator |
 //! | `client` | a small Kafka client for the command line |
 //!
-//! What the door does not have it does not advertise: there are no transactions (a transactional
-//! producer is refused when it asks for its id or coordinator), and no SASL (a listener on a non-loopback
-//! address starts only with `allow_anonymous = true`).
+//! What the door does not have it does not advertise. A listener on a non-loopback address that lets
+//! strangers in starts only with `allow_anonymous = true`.
 //!
 //! Limits: [`KafkaConfig`], and those of [`protocol::wire`].
 
+mod access;
 mod broker;
 pub mod client;
 mod config;
 mod configs;
 mod connection;
+mod endpoint;
 mod fetch_sessions;
 pub mod groups;
 mod handlers;
 mod listener;
 pub mod protocol;
 mod quotas;
+mod sasl;
+mod sign_in;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -41,4 +50,6 @@ mod transmit;
 
 pub use client::Client;
 pub use config::{KafkaConfig, ReplicationFactors};
+pub use endpoint::{ListenerConfig, Security};
 pub use listener::{Handle, KafkaStats, StartError, start};
+pub use sasl::Mechanism;

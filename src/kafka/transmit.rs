@@ -3,22 +3,34 @@
 //!
 //! A sendfile may wait for the disk, so it runs where reads of the log do, and within their number. It
 //! never waits for the client: when the socket takes no more, the thread is given back until it does.
+//!
+//! Through TLS there is no sendfile: what lies in the log is read piece by piece, within
+//! `responses_bytes_max`, and encrypted.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use holdfast_storage::log::Run;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::broker::Broker;
 use super::protocol::{Chunk, ErrorCode, Frame};
+use super::stream::ToClient;
+
+/// Of a run that is read to be encrypted; where `responses_bytes_max` has no room, and so without any
+/// of it, [`PIECE_BYTES_MIN`], what one TLS record holds.
+const PIECE_BYTES_MAX: usize = 256 << 10;
+const PIECE_BYTES_MIN: usize = 16 << 10;
 
 /// Why an answer did not reach the client as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +45,78 @@ pub(super) enum Unsent {
     Io(#[from] io::Error),
 }
 
-/// Sends a frame and gives the socket back. `limit` is how long the client may take nothing of it.
+/// Sends a frame and gives the connection back. `limit` is how long the client may take nothing of it.
 pub(super) async fn transmit(
+    broker: &Arc<Broker>,
+    to: ToClient,
+    frame: Frame,
+    limit: Duration,
+) -> Result<ToClient, Unsent> {
+    match to {
+        ToClient::Plain(socket) => {
+            let socket = send_files(broker, socket, frame, limit).await?;
+            Ok(ToClient::Plain(socket))
+        }
+        ToClient::Tls(mut stream) => {
+            send_read(broker, &mut stream, frame, limit).await?;
+            Ok(ToClient::Tls(stream))
+        }
+    }
+}
+
+async fn send_read(
+    broker: &Arc<Broker>,
+    stream: &mut (impl AsyncWrite + Unpin),
+    frame: Frame,
+    limit: Duration,
+) -> Result<(), Unsent> {
+    for chunk in frame.into_chunks() {
+        match chunk {
+            Chunk::Memory(bytes) => write_all(stream, Slices([bytes].into()), limit).await?,
+            Chunk::Stored(run) => {
+                let mut sent = 0;
+                while sent < run.bytes() {
+                    let (bytes, _room) = read_piece(broker, &run, sent).await?;
+                    sent += bytes.len();
+                    write_all(stream, Slices([bytes].into()), limit).await?;
+                }
+            }
+        }
+    }
+    let flushed = timeout(limit, stream.flush()).await;
+    Ok(flushed.map_err(|_| Unsent::Unread)??)
+}
+
+/// The next bytes of a run, at least one, and the room that they take.
+async fn read_piece(
+    broker: &Arc<Broker>,
+    run: &Run,
+    sent: usize,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Unsent> {
+    let left = run.bytes() - sent;
+    let wanted = left.min(PIECE_BYTES_MAX);
+    let permits = u32::try_from(wanted).unwrap_or(u32::MAX);
+    let room = broker.response_bytes().try_acquire_many_owned(permits).ok();
+    let bytes = match room {
+        Some(_) => wanted,
+        None => left.min(PIECE_BYTES_MIN),
+    };
+    let run = run.clone();
+    let read = broker.read(move |_| read_at(&run, sent, bytes));
+    let bytes = read.await.map_err(Unsent::Broker)?.map_err(Unsent::Log)?;
+    Ok((bytes, room))
+}
+
+fn read_at(run: &Run, sent: usize, bytes: usize) -> io::Result<Bytes> {
+    let Some((file, position)) = run.file() else {
+        return Ok(run.read().map_err(io::Error::other)?.slice(sent..));
+    };
+    let mut piece = vec![0; bytes];
+    file.read_exact_at(&mut piece, position + sent as u64)?;
+    Ok(piece.into())
+}
+
+async fn send_files(
     broker: &Arc<Broker>,
     mut socket: OwnedWriteHalf,
     frame: Frame,
@@ -70,7 +152,7 @@ pub(super) async fn transmit(
 }
 
 async fn write_all(
-    socket: &mut OwnedWriteHalf,
+    socket: &mut (impl AsyncWrite + Unpin),
     mut slices: Slices,
     limit: Duration,
 ) -> Result<(), Unsent> {

@@ -11,7 +11,7 @@
 pub mod mapping;
 mod subject;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -68,12 +68,33 @@ pub enum ClientAuth {
     Required,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+impl ClientAuth {
+    /// As Kafka spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ClientAuth::None => "none",
+            ClientAuth::Requested => "requested",
+            ClientAuth::Required => "required",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum TlsVersion {
     #[serde(rename = "TLSv1.2")]
     V12,
     #[serde(rename = "TLSv1.3")]
     V13,
+}
+
+impl TlsVersion {
+    /// As Kafka spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsVersion::V12 => "TLSv1.2",
+            TlsVersion::V13 => "TLSv1.3",
+        }
+    }
 }
 
 fn both_versions() -> Vec<TlsVersion> {

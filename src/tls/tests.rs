@@ -14,19 +14,19 @@ use tokio_rustls::TlsConnector;
 use super::*;
 
 /// An authority, and a directory for the node's files.
-struct Site {
+pub(crate) struct Site {
     dir: TempDir,
     authority: Issuer<'static, KeyPair>,
     authority_pem: String,
 }
 
-struct Identity {
+pub(crate) struct Identity {
     certificate: String,
     key: String,
 }
 
 impl Site {
-    fn new() -> Site {
+    pub(crate) fn new() -> Site {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -46,7 +46,7 @@ impl Site {
         self.identity(CertificateParams::new(vec!["node.example".to_owned()]).unwrap())
     }
 
-    fn client(&self, name: &str) -> Identity {
+    pub(crate) fn client(&self, name: &str) -> Identity {
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationName, "Org");
         subject.push(DnType::OrganizationalUnitName, "Ops");
@@ -77,7 +77,7 @@ impl Site {
         fs::rename(fresh, path).unwrap();
     }
 
-    fn config(&self, client_auth: ClientAuth) -> TlsConfig {
+    pub(crate) fn config(&self, client_auth: ClientAuth) -> TlsConfig {
         let asks = client_auth != ClientAuth::None;
         TlsConfig {
             certificate_file: self.dir.path().join("node.pem"),
@@ -89,7 +89,11 @@ impl Site {
         }
     }
 
-    fn connector(&self, identity: Option<&Identity>, versions: &[TlsVersion]) -> TlsConnector {
+    pub(crate) fn connector(
+        &self,
+        identity: Option<&Identity>,
+        versions: &[TlsVersion],
+    ) -> TlsConnector {
         let versions: Vec<_> = versions
             .iter()
             .map(|version| match version {

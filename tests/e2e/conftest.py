@@ -172,7 +172,7 @@ class Node:
     it kills what still runs.
     """
 
-    LISTENING = re.compile(r"^listening (\w+) \S*:(\d+)$")
+    LISTENING = re.compile(r"^listening ([\w/.-]+) \S*:(\d+)$")
 
     def __init__(
         self,
@@ -340,6 +340,12 @@ class Node:
         return int(match[1]) * 1024
 
     # Credentials and HTTP.
+
+    def create_user(self, name: str, password: str) -> None:
+        """`holdfast users create --password` on the stopped node's data directory."""
+        assert not self.running, "users are created while the node is stopped"
+        command = [str(binary()), "users", "create", name, "--password"]
+        run([*command, "--data-dir", str(self.data_dir)], stdin=f"{password}\n")
 
     def create_client(self, client_name: str) -> Credentials:
         """`holdfast users create` on the stopped node's data directory."""

@@ -1,4 +1,5 @@
 // What the Node.js clients under test share: a KafkaJS client that keeps stdout free for results.
+// KAFKAJS_OPTIONS, where set, holds more of its options as JSON (ssl, sasl).
 
 const { Kafka, logLevel } = require('kafkajs')
 
@@ -14,6 +15,7 @@ exports.connectTo = (broker) =>
     logLevel: logLevel.WARN,
     logCreator: toStderr,
     retry: { retries: 8, initialRetryTime: 100 },
+    ...JSON.parse(process.env.KAFKAJS_OPTIONS || '{}'),
   })
 
 // Runs an async main; whatever fails ends the process with a failure.

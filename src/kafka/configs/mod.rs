@@ -14,7 +14,11 @@ use holdfast_storage::log::{Retention, Topic};
 
 use super::broker::{Broker, Refusal};
 use super::config::KafkaConfig;
+use super::endpoint::Endpoint;
 use super::protocol::ErrorCode;
+use super::sasl::Mechanism;
+use super::sign_in::FRAME_BYTES_MAX;
+use crate::tls::TlsConfig;
 
 pub(super) use broker_keys::BROKER_KEYS;
 pub(super) use topic_keys::TOPIC_KEYS;
@@ -213,11 +217,21 @@ fn of_node(broker: &Broker, key: &str) -> Option<String> {
     Some(match key {
         "node.id" | "broker.id" => config.node_id.to_string(),
         "process.roles" => "broker,controller".to_owned(),
-        "listeners" => format!("PLAINTEXT://{}", config.listen),
-        "advertised.listeners" => {
-            let (host, port) = broker.advertised.as_ref()?;
-            format!("PLAINTEXT://{host}:{port}")
+        "listeners" => each(broker, |e| Some(format!("{}://{}", e.name, e.address)))?,
+        "advertised.listeners" => each(broker, |endpoint| {
+            let (host, port) = endpoint.advertised.as_ref()?;
+            Some(format!("{}://{host}:{port}", endpoint.name))
+        })?,
+        "listener.security.protocol.map" => each(broker, |e| {
+            Some(format!("{}:{}", e.name, e.security.name()))
+        })?,
+        "sasl.enabled.mechanisms" => {
+            let offered = |m: &Mechanism| broker.endpoints.iter().any(|e| e.mechanisms.contains(m));
+            let all = Mechanism::ALL.into_iter().filter(offered);
+            let names: Vec<&str> = all.map(Mechanism::name).collect();
+            (!names.is_empty()).then(|| names.join(","))?
         }
+        "sasl.server.max.receive.size" => FRAME_BYTES_MAX.to_string(),
         "log.dirs" => broker.log.directory().display().to_string(),
         "num.partitions" => config.default_partitions.to_string(),
         "auto.create.topics.enable" => config.auto_create_topics.to_string(),
@@ -247,6 +261,35 @@ fn of_node(broker: &Broker, key: &str) -> Option<String> {
             transactions.timeout_check_interval_ms.to_string()
         }
         "transactional.id.expiration.ms" => transactions.id_expiry_ms.to_string(),
+        _ if key.starts_with("ssl.") => {
+            // Of the first listener that has TLS, as Kafka's keys without a listener's name.
+            let mut all = broker.endpoints.iter();
+            of_tls(all.find_map(|endpoint| endpoint.tls_config.as_ref())?, key)?
+        }
+        _ => return None,
+    })
+}
+
+/// One item for each listener that has one.
+fn each(broker: &Broker, item: impl Fn(&Endpoint) -> Option<String>) -> Option<String> {
+    let items: Vec<String> = broker.endpoints.iter().filter_map(|e| item(e)).collect();
+    (!items.is_empty()).then(|| items.join(","))
+}
+
+fn of_tls(tls: &TlsConfig, key: &str) -> Option<String> {
+    let authorities = tls.client_ca_file.as_ref();
+    Some(match key {
+        "ssl.client.auth" => tls.client_auth.name().to_owned(),
+        "ssl.enabled.protocols" => {
+            let names: Vec<&str> = tls.protocols.iter().map(|version| version.name()).collect();
+            names.join(",")
+        }
+        "ssl.protocol" => tls.protocols.iter().max()?.name().to_owned(),
+        "ssl.principal.mapping.rules" => tls.principal_mapping_rules.clone(),
+        "ssl.keystore.type" => "PEM".to_owned(),
+        "ssl.keystore.location" => tls.certificate_file.display().to_string(),
+        "ssl.truststore.type" => authorities.map(|_| "PEM".to_owned())?,
+        "ssl.truststore.location" => authorities?.display().to_string(),
         _ => return None,
     })
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use holdfast_storage::log::Topic;
 
+use super::super::access::{Operation, sentence};
 use super::super::broker::{Asker, Broker};
 use super::super::protocol::messages::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
@@ -18,7 +19,7 @@ use super::super::protocol::messages::{
     ReplicaElectionResult,
 };
 use super::super::protocol::{ErrorCode, Str};
-use super::metadata::{CLUSTER_OPERATIONS, cluster_id};
+use super::metadata::{cluster_id, cluster_operations};
 
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
@@ -54,7 +55,7 @@ pub(super) fn describe_cluster(
             ..Default::default()
         }],
         cluster_authorized_operations: if request.include_cluster_authorized_operations {
-            CLUSTER_OPERATIONS
+            cluster_operations(&broker.access(asker))
         } else {
             i32::MIN
         },
@@ -64,8 +65,15 @@ pub(super) fn describe_cluster(
 
 pub(super) fn describe_log_dirs(
     broker: &Broker,
+    asker: &Asker,
     request: DescribeLogDirsRequest,
 ) -> DescribeLogDirsResponse {
+    if let Err(error) = broker.access(asker).to_cluster(Operation::Describe) {
+        return DescribeLogDirsResponse {
+            error_code: error.code(),
+            ..Default::default()
+        };
+    }
     let topics = match request.topics {
         None => {
             let topics = broker.log.topics();
@@ -123,8 +131,10 @@ fn sizes(topic: &Topic, only: Option<&[i32]>) -> DescribeLogDirsTopic {
 /// There is one directory, and everything is in it.
 pub(super) fn alter_replica_log_dirs(
     broker: &Broker,
+    asker: &Asker,
     request: AlterReplicaLogDirsRequest,
 ) -> AlterReplicaLogDirsResponse {
+    let access = broker.access(asker).to_cluster(Operation::Alter);
     let mut results = Vec::new();
     for dir in request.dirs {
         let is_ours = Path::new(dir.path.as_str()) == broker.log.directory();
@@ -133,6 +143,7 @@ pub(super) fn alter_replica_log_dirs(
             let judge = |partition_index: i32| {
                 let found = topic.as_ref().and_then(|t| t.partition(partition_index));
                 let error = match found {
+                    _ if access.is_err() => ErrorCode::ClusterAuthorizationFailed,
                     _ if !is_ours => ErrorCode::LogDirNotFound,
                     None => ErrorCode::UnknownTopicOrPartition,
                     Some(_) => ErrorCode::None,
@@ -157,8 +168,10 @@ pub(super) fn alter_replica_log_dirs(
 /// Every partition is on this node, and can only stay there.
 pub(super) fn alter_partition_reassignments(
     broker: &Broker,
+    asker: &Asker,
     request: AlterPartitionReassignmentsRequest,
 ) -> AlterPartitionReassignmentsResponse {
+    let access = broker.access(asker).to_cluster(Operation::Alter);
     let responses = request.topics.into_iter().map(|asked| {
         let topic = broker.log.topic(asked.name.as_str());
         let judge = |wanted: ReassignablePartition| {
@@ -166,6 +179,10 @@ pub(super) fn alter_partition_reassignments(
                 .as_ref()
                 .and_then(|t| t.partition(wanted.partition_index));
             let (error, message) = match (found, &wanted.replicas) {
+                _ if access.is_err() => {
+                    let error = ErrorCode::ClusterAuthorizationFailed;
+                    (error, Some(sentence(error).to_owned()))
+                }
                 (None, _) => (
                     ErrorCode::UnknownTopicOrPartition,
                     Some("The topic or partition does not exist.".to_owned()),
@@ -189,7 +206,8 @@ pub(super) fn alter_partition_reassignments(
         }
     });
     AlterPartitionReassignmentsResponse {
-        error_message: None,
+        error_code: access.err().map_or(0, ErrorCode::code),
+        error_message: access.err().map(|error| sentence(error).into()),
         allow_replication_factor_change: request.allow_replication_factor_change,
         responses: responses.collect(),
         ..Default::default()
@@ -200,7 +218,12 @@ pub(super) fn alter_partition_reassignments(
 const PREFERRED: i8 = 0;
 const UNCLEAN: i8 = 1;
 
-pub(super) fn elect_leaders(broker: &Broker, request: ElectLeadersRequest) -> ElectLeadersResponse {
+pub(super) fn elect_leaders(
+    broker: &Broker,
+    asker: &Asker,
+    request: ElectLeadersRequest,
+) -> ElectLeadersResponse {
+    let access = broker.access(asker).to_cluster(Operation::Alter);
     if !(PREFERRED..=UNCLEAN).contains(&request.election_type) {
         return ElectLeadersResponse {
             error_code: ErrorCode::InvalidRequest.code(),
@@ -220,6 +243,10 @@ pub(super) fn elect_leaders(broker: &Broker, request: ElectLeadersRequest) -> El
         let judge = |partition_id: i32| {
             let found = topic.as_ref().and_then(|t| t.partition(partition_id));
             let (error, message) = match found {
+                _ if access.is_err() => {
+                    let error = ErrorCode::ClusterAuthorizationFailed;
+                    (error, sentence(error))
+                }
                 Some(_) => (
                     ErrorCode::ElectionNotNeeded,
                     "Leader election not needed for topic partition.",
@@ -241,15 +268,21 @@ pub(super) fn elect_leaders(broker: &Broker, request: ElectLeadersRequest) -> El
         }
     });
     ElectLeadersResponse {
+        error_code: access.err().map_or(0, ErrorCode::code),
         replica_election_results: results.collect(),
         ..Default::default()
     }
 }
 
 /// Nothing ever moves to another broker.
-pub(super) fn list_partition_reassignments() -> ListPartitionReassignmentsResponse {
+pub(super) fn list_partition_reassignments(
+    broker: &Broker,
+    asker: &Asker,
+) -> ListPartitionReassignmentsResponse {
+    let access = broker.access(asker).to_cluster(Operation::Describe);
     ListPartitionReassignmentsResponse {
-        error_message: None,
+        error_code: access.err().map_or(0, ErrorCode::code),
+        error_message: access.err().map(|error| sentence(error).into()),
         ..Default::default()
     }
 }

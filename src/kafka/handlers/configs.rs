@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use holdfast_storage::log::{ChangeTopicError, Topic};
 
-use super::super::broker::{Broker, Refusal, TopicRef};
+use super::super::access::{self, sentence};
+use super::super::broker::{Asker, Broker, Refusal, TopicRef};
 use super::super::configs::{self, Operation, Setting, Source};
 use super::super::protocol::messages::{
     AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse,
@@ -23,6 +24,7 @@ const BROKER: i8 = 4;
 
 pub(super) fn describe_configs(
     broker: &Broker,
+    asker: &Asker,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let mut named = HashSet::new();
@@ -36,7 +38,10 @@ pub(super) fn describe_configs(
             error_message: None,
             ..Default::default()
         };
-        match settings(broker, resource) {
+        let right = access::Operation::DescribeConfigs;
+        let (kind, name) = (resource.resource_type, resource.resource_name.as_str());
+        let found = allowed(broker, asker, right, kind, name);
+        match found.and_then(|()| settings(broker, resource)) {
             Ok(settings) => {
                 let keys = resource.configuration_keys.as_deref().unwrap_or_default();
                 let keys: HashSet<&str> = keys.iter().map(Str::as_str).collect();
@@ -76,6 +81,23 @@ fn settings(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<S
         }
         other => Err(no_such_type(other)),
     }
+}
+
+/// Whether the asker may do this to the resource's configurations. Types that are not known here are
+/// refused later.
+fn allowed(
+    broker: &Broker,
+    asker: &Asker,
+    right: access::Operation,
+    resource_type: i8,
+    name: &str,
+) -> Result<(), Refusal> {
+    let access = broker.access(asker);
+    let allowed = match resource_type {
+        TOPIC => access.to_topic(right, name),
+        _ => access.to_cluster(right),
+    };
+    allowed.map_err(|error| (error, sentence(error).to_owned()))
 }
 
 fn topic(broker: &Broker, name: &Str) -> Result<Arc<Topic>, Refusal> {
@@ -165,6 +187,7 @@ impl Twice {
 
 pub(super) async fn alter_configs(
     broker: &Arc<Broker>,
+    asker: &Asker,
     request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
@@ -181,7 +204,8 @@ pub(super) async fn alter_configs(
             from_nothing: true,
         };
         let alteration = twice.refuse(alteration);
-        let (error_code, error_message) = alter(broker, &alteration, request.validate_only).await;
+        let (error_code, error_message) =
+            alter(broker, asker, &alteration, request.validate_only).await;
         responses.push(AlterConfigsResourceResponse {
             error_code,
             error_message,
@@ -197,6 +221,7 @@ pub(super) async fn alter_configs(
 
 pub(super) async fn incremental_alter_configs(
     broker: &Arc<Broker>,
+    asker: &Asker,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
@@ -218,7 +243,8 @@ pub(super) async fn incremental_alter_configs(
             from_nothing: false,
         };
         let alteration = twice.refuse(alteration);
-        let (error_code, error_message) = alter(broker, &alteration, request.validate_only).await;
+        let (error_code, error_message) =
+            alter(broker, asker, &alteration, request.validate_only).await;
         responses.push(IncrementalAlterConfigsResourceResponse {
             error_code,
             error_message,
@@ -234,9 +260,20 @@ pub(super) async fn incremental_alter_configs(
 
 async fn alter(
     broker: &Arc<Broker>,
+    asker: &Asker,
     alteration: &Alteration,
     validate_only: bool,
 ) -> (i16, Option<Str>) {
+    let right = access::Operation::AlterConfigs;
+    let name = alteration.resource_name.as_str();
+    let twice = alteration.steps.as_ref().err();
+    let refused = match twice {
+        Some(_) => None,
+        None => allowed(broker, asker, right, alteration.resource_type, name).err(),
+    };
+    if let Some((error, message)) = refused {
+        return (error.code(), Some(message.into()));
+    }
     match try_alter(broker, alteration, validate_only).await {
         Ok(()) => (0, None),
         Err((error, message)) => (error.code(), Some(message.into())),
@@ -319,9 +356,17 @@ pub(super) fn judge_configs(broker: &Broker, configs: &[(String, String)]) -> Re
 /// Topics and this broker; version 0 asks for subscriptions to client metrics, of which there are none.
 pub(super) fn list_config_resources(
     broker: &Broker,
-    version: i16,
+    asker: &Asker,
     request: &ListConfigResourcesRequest,
 ) -> ListConfigResourcesResponse {
+    let version = asker.version;
+    let right = access::Operation::DescribeConfigs;
+    if let Err(error) = broker.access(asker).to_cluster(right) {
+        return ListConfigResourcesResponse {
+            error_code: error.code(),
+            ..Default::default()
+        };
+    }
     let wanted = |resource_type: i8| {
         let types = &request.resource_types;
         version > 0 && (types.is_empty() || types.contains(&resource_type))

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Buf;
 use holdfast_storage::log::{FetchError, Isolation, Log, Offset, Partition};
 
-use super::super::broker::{Broker, TopicRef, fetch_error};
+use super::super::access::Operation;
+use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
 use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
@@ -70,14 +71,24 @@ fn end_of_epoch(log: &Log, partition: &Partition, epoch: i32) -> Result<(i32, Of
 
 pub(super) async fn offset_for_leader_epoch(
     broker: &Arc<Broker>,
+    asker: &Asker,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
+    let access = broker.access(asker);
+    let is_broker = access.to_cluster(Operation::ClusterAction).is_ok();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let topic_ref = TopicRef::Name(topic.topic.clone());
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
-            let found = find(broker, &topic_ref, &wanted).await;
+            let access = match is_broker {
+                true => Ok(()),
+                false => access.to_topic(Operation::Describe, topic.topic.as_str()),
+            };
+            let found = match access {
+                Ok(()) => find(broker, &topic_ref, &wanted).await,
+                Err(error) => Err(error),
+            };
             let (error, (leader_epoch, end_offset)) = match found {
                 Ok(found) => (ErrorCode::None, found),
                 Err(error) => (error, (UNDEFINED, i64::from(UNDEFINED))),

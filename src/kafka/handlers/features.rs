@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use holdfast_storage::log::Topic;
 
+use super::super::access::{Access, Operation};
 use super::super::broker::{Asker, Broker};
 use super::super::protocol::messages::{
     DescribeQuorumListener, DescribeQuorumNode, DescribeQuorumPartitionResponse,
@@ -16,9 +17,9 @@ use super::super::protocol::messages::{
     UpdateFeaturesResponse,
 };
 use super::super::protocol::{ErrorCode, Str};
-use super::metadata::TOPIC_OPERATIONS;
 use super::topics::check_name;
 use super::versions::FEATURES;
+use crate::auth::Resource;
 
 /// Where Kafka keeps its metadata.
 const METADATA_TOPIC: &str = "__cluster_metadata";
@@ -32,6 +33,12 @@ pub(super) fn describe_quorum(
     asker: &Asker,
     request: DescribeQuorumRequest,
 ) -> DescribeQuorumResponse {
+    if let Err(error) = broker.access(asker).to_cluster(Operation::Describe) {
+        return DescribeQuorumResponse {
+            error_code: error.code(),
+            ..Default::default()
+        };
+    }
     let now_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |t| t.as_millis());
@@ -88,9 +95,16 @@ pub(super) fn describe_quorum(
 
 /// Features have the level they have; who asks for that is told that it is so.
 pub(super) fn update_features(
+    broker: &Broker,
     asker: &Asker,
     request: UpdateFeaturesRequest,
 ) -> UpdateFeaturesResponse {
+    if let Err(error) = broker.access(asker).to_cluster(Operation::Alter) {
+        return UpdateFeaturesResponse {
+            error_code: error.code(),
+            ..Default::default()
+        };
+    }
     let judge = |update: &FeatureUpdateKey| {
         let known = FEATURES
             .iter()
@@ -134,6 +148,7 @@ pub(super) fn update_features(
 /// Topics by name, page by page: an answer that is full says where the next one begins (KIP-966).
 pub(super) fn describe_topic_partitions(
     broker: &Broker,
+    asker: &Asker,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let asked = request
@@ -154,6 +169,7 @@ pub(super) fn describe_topic_partitions(
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(1);
     let mut left = limit.clamp(1, PARTITIONS_MAX);
     let cursor = request.cursor.unwrap_or_default();
+    let access = broker.access(asker);
     let mut topics = Vec::new();
     for name in names.range(cursor.topic_name.as_str().to_owned()..) {
         let from = match cursor.topic_name.as_str() == name {
@@ -163,13 +179,19 @@ pub(super) fn describe_topic_partitions(
         if left == 0 {
             return page(topics, Some((name, from)));
         }
+        if let Err(error) = access.to_topic(Operation::Describe, name) {
+            if !is_listing {
+                topics.push(refused(name, error));
+            }
+            continue;
+        }
         let Some(topic) = broker.log.topic(name) else {
             if !is_listing {
                 topics.push(unknown(broker, name));
             }
             continue;
         };
-        let (described, next) = describe(broker, &topic, from, left);
+        let (described, next) = describe(&access, broker, &topic, from, left);
         left -= described.partitions.len().min(left);
         topics.push(described);
         if let Some(next) = next {
@@ -198,6 +220,10 @@ fn unknown(broker: &Broker, name: &str) -> DescribeTopicPartitionsResponseTopic 
         Ok(()) => ErrorCode::UnknownTopicOrPartition,
         Err((error, _)) => error,
     };
+    refused(name, error)
+}
+
+fn refused(name: &str, error: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic {
         error_code: error.code(),
         name: Some(name.into()),
@@ -207,6 +233,7 @@ fn unknown(broker: &Broker, name: &str) -> DescribeTopicPartitionsResponseTopic 
 
 /// So many of its partitions from one on, and which is the next.
 fn describe(
+    access: &Access<'_>,
     broker: &Broker,
     topic: &Arc<Topic>,
     from: i32,
@@ -229,7 +256,7 @@ fn describe(
         name: Some(topic.name().into()),
         topic_id: topic.id().0,
         partitions: described.collect(),
-        topic_authorized_operations: TOPIC_OPERATIONS,
+        topic_authorized_operations: access.operations(Resource::topic(topic.name())),
         ..Default::default()
     };
     let end = skipped.saturating_add(described.partitions.len());

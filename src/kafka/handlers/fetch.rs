@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::super::access::{Access, Operation};
 use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
 use super::super::fetch_sessions::{Told, Wanted};
 use super::super::protocol::messages::{
@@ -43,6 +44,7 @@ pub(super) async fn fetch(
     request: FetchRequest,
     held: &mut Held,
 ) -> FetchResponse {
+    let access = broker.access(asker);
     let by_id = asker.version >= TOPIC_ID_SINCE_VERSION;
     let (fetching, wanted) = match broker.fetch_sessions.begin(&request, by_id) {
         Ok(begun) => begun,
@@ -55,13 +57,15 @@ pub(super) async fn fetch(
     };
     let mut asked: Vec<Asked> = wanted
         .iter()
-        .map(|wanted| resolve(broker, wanted))
+        .map(|wanted| resolve(broker, &access, wanted))
         .collect();
     let limits = Limits::of(broker, &request);
     if is_replica(&request) {
-        asked
-            .iter_mut()
-            .for_each(|a| a.partition = Err(ErrorCode::NotLeaderOrFollower));
+        let error = match access.to_cluster(Operation::ClusterAction) {
+            Ok(()) => ErrorCode::NotLeaderOrFollower,
+            Err(_) => ErrorCode::TopicAuthorizationFailed,
+        };
+        asked.iter_mut().for_each(|a| a.partition = Err(error));
     }
     // Who has had too much is told so, with nothing.
     if !broker.is_over(Quota::Fetch, asker) {
@@ -121,10 +125,10 @@ struct Asked {
     aborted: Vec<Aborted>,
 }
 
-fn resolve(broker: &Broker, wanted: &Wanted) -> Asked {
+fn resolve(broker: &Broker, access: &Access<'_>, wanted: &Wanted) -> Asked {
     let from = Offset::new(wanted.offset).unwrap_or_default();
     Asked {
-        partition: find(broker, wanted),
+        partition: find(broker, access, wanted),
         from,
         next: from,
         bytes_max: usize::try_from(wanted.bytes_max).unwrap_or(0),
@@ -134,8 +138,12 @@ fn resolve(broker: &Broker, wanted: &Wanted) -> Asked {
     }
 }
 
-fn find(broker: &Broker, wanted: &Wanted) -> Result<Arc<Partition>, ErrorCode> {
-    let partition = broker.partition(&wanted.topic, wanted.index)?;
+fn find(
+    broker: &Broker,
+    access: &Access<'_>,
+    wanted: &Wanted,
+) -> Result<Arc<Partition>, ErrorCode> {
+    let partition = access.partition(Operation::Read, &wanted.topic, wanted.index)?;
     broker.check_epoch(wanted.leader_epoch)?;
     let from = Offset::new(wanted.offset).ok_or(ErrorCode::OffsetOutOfRange)?;
     let readable = partition.log_start_offset()..=partition.high_watermark();

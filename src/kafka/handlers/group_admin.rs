@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use holdfast_storage::log::TopicId;
 
-use super::super::broker::Broker;
+use super::super::access::{Operation, sentence};
+use super::super::broker::{Asker, Broker, TopicRef};
 use super::super::groups::{GroupDescription, GroupState, GroupSummary, MemberDescription};
 use super::super::protocol::messages::{
     DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest,
@@ -15,13 +16,10 @@ use super::super::protocol::messages::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
 use super::super::protocol::{ErrorCode, Str};
-use super::metadata::bits;
+use crate::auth::Resource;
 
 /// An unknown group is an error from here on (KIP-1043); before, it is one without members.
 const NOT_FOUND_SINCE_VERSION: i16 = 6;
-
-/// Until there are access rules everybody may do everything Kafka lists for a group (KIP-430).
-const GROUP_OPERATIONS: i32 = bits(&[3, 6, 8, 10, 11]);
 
 /// The only type of group here (KIP-848 knows others).
 const CLASSIC: &str = "classic";
@@ -31,14 +29,23 @@ const CONSUMER: &str = "consumer";
 
 pub(super) fn describe_groups(
     broker: &Broker,
-    version: i16,
+    asker: &Asker,
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
+    let (access, version) = (broker.access(asker), asker.version);
     let mut named = HashSet::new();
     // Once each: a short request must not ask for a long answer many times over.
     let asked = request.groups.into_iter();
     let asked = asked.filter(|group_id| named.insert(group_id.as_str().to_owned()));
     let groups = asked.map(|group_id| {
+        if let Err(error) = access.to_group(Operation::Describe, group_id.as_str()) {
+            return DescribedGroup {
+                error_code: error.code(),
+                error_message: Some(sentence(error).into()),
+                group_id,
+                ..Default::default()
+            };
+        }
         let mut group = match broker.groups.describe(group_id.as_str()) {
             Some(found) => describe(found),
             None if version < NOT_FOUND_SINCE_VERSION => nobody(group_id),
@@ -49,7 +56,8 @@ pub(super) fn describe_groups(
             },
         };
         if request.include_authorized_operations && group.error_code == 0 {
-            group.authorized_operations = GROUP_OPERATIONS;
+            let resource = Resource::group(group.group_id.as_str());
+            group.authorized_operations = access.operations(resource);
         }
         group
     });
@@ -86,7 +94,19 @@ fn describe(group: GroupDescription) -> DescribedGroup {
     }
 }
 
-pub(super) fn list_groups(broker: &Broker, request: &ListGroupsRequest) -> ListGroupsResponse {
+pub(super) fn list_groups(
+    broker: &Broker,
+    asker: &Asker,
+    request: &ListGroupsRequest,
+) -> ListGroupsResponse {
+    let access = broker.access(asker);
+    let sees_all = access.to_cluster(Operation::Describe).is_ok();
+    let is_shown = |group: &GroupSummary| {
+        sees_all
+            || access
+                .to_group(Operation::Describe, &group.group_id)
+                .is_ok()
+    };
     let named = |filter: &[Str], value: &str| {
         filter.is_empty()
             || filter
@@ -104,6 +124,7 @@ pub(super) fn list_groups(broker: &Broker, request: &ListGroupsRequest) -> ListG
         group_type: CLASSIC.into(),
     };
     let groups = broker.groups.list().into_iter().filter(wanted);
+    let groups = groups.filter(is_shown);
     ListGroupsResponse {
         groups: groups.map(listed).collect(),
         ..Default::default()
@@ -112,14 +133,22 @@ pub(super) fn list_groups(broker: &Broker, request: &ListGroupsRequest) -> ListG
 
 pub(super) async fn delete_groups(
     broker: &Arc<Broker>,
+    asker: &Asker,
     request: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
+    let access = broker.access(asker);
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
-        let deleted = broker.groups.delete(group_id.as_str()).await;
+        let error_code = match access.to_group(Operation::Delete, group_id.as_str()) {
+            Err(error) => error.code(),
+            Ok(()) => {
+                let deleted = broker.groups.delete(group_id.as_str()).await;
+                deleted.map_or_else(|error| error.code(), |()| 0)
+            }
+        };
         results.push(DeletableGroupResult {
             group_id,
-            error_code: deleted.map_or_else(|error| error.code(), |()| 0),
+            error_code,
         });
     }
     DeleteGroupsResponse {
@@ -130,12 +159,17 @@ pub(super) async fn delete_groups(
 
 pub(super) async fn delete_offsets(
     broker: &Arc<Broker>,
+    asker: &Asker,
     request: OffsetDeleteRequest,
 ) -> OffsetDeleteResponse {
+    let access = broker.access(asker);
     let refused = |error: ErrorCode| OffsetDeleteResponse {
         error_code: error.code(),
         ..Default::default()
     };
+    if let Err(error) = access.to_group(Operation::Delete, request.group_id.as_str()) {
+        return refused(error);
+    }
     if request.group_id.is_empty() {
         return refused(ErrorCode::InvalidGroupId);
     }
@@ -149,16 +183,16 @@ pub(super) async fn delete_offsets(
     let mut partitions: Vec<(TopicId, i32)> = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for wanted in request.topics {
-        let topic = broker.log.topic(wanted.name.as_str());
+        let topic = access.topic(Operation::Read, &TopicRef::Name(wanted.name.clone()));
         let is_read = !is_empty && reads(&group, wanted.name.as_str());
         let judge = |partition_index: i32| {
-            let found = topic
-                .as_ref()
-                .filter(|t| t.partition(partition_index).is_some());
-            let error = match found {
-                None => ErrorCode::UnknownTopicOrPartition,
-                Some(_) if is_read => ErrorCode::GroupSubscribedToTopic,
-                Some(topic) => {
+            let error = match &topic {
+                Err(error) => *error,
+                Ok(topic) if topic.partition(partition_index).is_none() => {
+                    ErrorCode::UnknownTopicOrPartition
+                }
+                Ok(_) if is_read => ErrorCode::GroupSubscribedToTopic,
+                Ok(topic) => {
                     partitions.push((topic.id(), partition_index));
                     ErrorCode::None
                 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use holdfast_storage::log::TopicId;
 use uuid::Uuid;
 
+use super::super::access::{Access, Operation};
 use super::super::broker::{Asker, Broker, TopicRef};
 use super::super::groups::{
     self as coordinator, CommitRequest, GroupError, JoinRequest, LeavingMember, OffsetToCommit,
@@ -32,6 +33,8 @@ const SKIP_ASSIGNMENT_SINCE_VERSION: i16 = 9;
 const NULL_PROTOCOL_SINCE_VERSION: i16 = 7;
 /// LeaveGroup: several members at once (KIP-345).
 const LEAVE_BATCH_SINCE_VERSION: i16 = 3;
+/// OffsetFetch: what is wrong with the group is said once from here on.
+const GROUP_ERROR_SINCE_VERSION: i16 = 2;
 /// OffsetFetch: several groups at once (KIP-709).
 const FETCH_BATCH_SINCE_VERSION: i16 = 8;
 
@@ -56,12 +59,26 @@ fn code_of(outcome: &Result<(), GroupError>) -> i16 {
     outcome.as_ref().err().map_or(0, GroupError::code)
 }
 
+/// What members of a group must be allowed to.
+fn may_read(broker: &Broker, asker: &Asker, group_id: &Str) -> Result<(), ErrorCode> {
+    let access = broker.access(asker);
+    access.to_group(Operation::Read, group_id.as_str())
+}
+
 pub(super) async fn join(
     broker: &Arc<Broker>,
     asker: &Asker,
     request: JoinGroupRequest,
 ) -> JoinGroupResponse {
     let member_id = request.member_id.clone();
+    if let Err(error) = may_read(broker, asker, &request.group_id) {
+        return JoinGroupResponse {
+            error_code: error.code(),
+            protocol_name: (asker.version < NULL_PROTOCOL_SINCE_VERSION).then(Str::default),
+            member_id,
+            ..Default::default()
+        };
+    }
     let outcome = broker.groups.join(join_request(asker, &request)).await;
     match outcome {
         Ok(joined) => JoinGroupResponse {
@@ -125,7 +142,17 @@ fn join_request(asker: &Asker, request: &JoinGroupRequest) -> JoinRequest {
     }
 }
 
-pub(super) async fn sync(broker: &Arc<Broker>, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(super) async fn sync(
+    broker: &Arc<Broker>,
+    asker: &Asker,
+    request: SyncGroupRequest,
+) -> SyncGroupResponse {
+    if let Err(error) = may_read(broker, asker, &request.group_id) {
+        return SyncGroupResponse {
+            error_code: error.code(),
+            ..Default::default()
+        };
+    }
     let outcome = broker.groups.sync(SyncRequest {
         group_id: owned(&request.group_id),
         generation_id: request.generation_id,
@@ -153,7 +180,17 @@ pub(super) async fn sync(broker: &Arc<Broker>, request: SyncGroupRequest) -> Syn
     }
 }
 
-pub(super) fn heartbeat(broker: &Broker, request: HeartbeatRequest) -> HeartbeatResponse {
+pub(super) fn heartbeat(
+    broker: &Broker,
+    asker: &Asker,
+    request: HeartbeatRequest,
+) -> HeartbeatResponse {
+    if let Err(error) = may_read(broker, asker, &request.group_id) {
+        return HeartbeatResponse {
+            error_code: error.code(),
+            ..Default::default()
+        };
+    }
     let outcome = broker.groups.heartbeat(&coordinator::HeartbeatRequest {
         group_id: owned(&request.group_id),
         generation_id: request.generation_id,
@@ -171,6 +208,12 @@ pub(super) fn leave(
     asker: &Asker,
     request: LeaveGroupRequest,
 ) -> LeaveGroupResponse {
+    if let Err(error) = may_read(broker, asker, &request.group_id) {
+        return LeaveGroupResponse {
+            error_code: error.code(),
+            ..Default::default()
+        };
+    }
     let batch = asker.version >= LEAVE_BATCH_SINCE_VERSION;
     let members = if batch {
         let member = |m: &super::super::protocol::messages::MemberIdentity| LeavingMember {
@@ -219,12 +262,20 @@ pub(super) async fn commit(
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
     let by_id = asker.version >= TOPIC_ID_SINCE_VERSION;
+    let access = broker.access(asker);
+    let group = access.to_group(Operation::Read, request.group_id.as_str());
     let mut offsets = Vec::new();
     let mut topics: Vec<OffsetCommitResponseTopic> = request
         .topics
         .iter()
-        .map(|topic| judge(broker, by_id, topic, &mut offsets))
+        .map(|topic| judge(&access, group, by_id, topic, &mut offsets))
         .collect();
+    if group.is_err() {
+        return OffsetCommitResponse {
+            topics,
+            ..Default::default()
+        };
+    }
     let outcome = broker.groups.commit_offsets(CommitRequest {
         group_id: owned(&request.group_id),
         generation_id: request.generation_id_or_member_epoch,
@@ -255,14 +306,16 @@ pub(super) async fn commit(
     }
 }
 
-/// Sorts a topic's partitions into those to commit and those that do not exist.
+/// Sorts a topic's partitions into those to commit and those that do not exist, or are not for the asker.
 fn judge(
-    broker: &Broker,
+    access: &Access<'_>,
+    group: Result<(), ErrorCode>,
     by_id: bool,
     topic: &OffsetCommitRequestTopic,
     offsets: &mut Vec<OffsetToCommit>,
 ) -> OffsetCommitResponseTopic {
-    let found = broker.topic(&TopicRef::new(by_id, &topic.name, topic.topic_id));
+    let topic_ref = TopicRef::new(by_id, &topic.name, topic.topic_id);
+    let found = group.and_then(|()| access.topic(Operation::Read, &topic_ref));
     let mut partitions = Vec::with_capacity(topic.partitions.len());
     for wanted in &topic.partitions {
         let error = match &found {
@@ -294,7 +347,8 @@ fn judge(
 }
 
 /// What holds for a whole OffsetFetch.
-struct How {
+struct How<'a> {
+    access: Access<'a>,
     by_id: bool,
     require_stable: bool,
 }
@@ -312,6 +366,7 @@ pub(super) fn fetch_offsets(
     request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
     let how = How {
+        access: broker.access(asker),
         by_id: asker.version >= TOPIC_ID_SINCE_VERSION,
         require_stable: request.require_stable,
     };
@@ -325,11 +380,12 @@ pub(super) fn fetch_offsets(
                 });
                 wanted.collect()
             });
-            let topics = fetch_group(broker, &how, &group.group_id, wanted);
+            let fetched = fetch_group(broker, &how, &group.group_id, wanted);
+            let error_code = fetched.as_ref().err().map_or(0, |error| error.code());
             OffsetFetchResponseGroup {
                 group_id: group.group_id,
-                topics,
-                error_code: 0,
+                topics: fetched.unwrap_or_default(),
+                error_code,
             }
         });
         return OffsetFetchResponse {
@@ -337,7 +393,7 @@ pub(super) fn fetch_offsets(
             ..Default::default()
         };
     }
-    let wanted = request.topics.map(|topics| {
+    let wanted: Option<Vec<Wanted>> = request.topics.map(|topics| {
         let wanted = topics.into_iter().map(|topic| Wanted {
             name: topic.name,
             topic_id: Uuid::nil(),
@@ -345,7 +401,19 @@ pub(super) fn fetch_offsets(
         });
         wanted.collect()
     });
-    let topics = fetch_group(broker, &how, &request.group_id, wanted);
+    let topics = match may_describe(&how, &request.group_id) {
+        Ok(()) => fetch_group(broker, &how, &request.group_id, wanted).unwrap_or_default(),
+        Err(error) if asker.version >= GROUP_ERROR_SINCE_VERSION => {
+            return OffsetFetchResponse {
+                error_code: error.code(),
+                ..Default::default()
+            };
+        }
+        Err(error) => {
+            let wanted = wanted.unwrap_or_default().into_iter();
+            wanted.map(|topic| refused(topic, error)).collect()
+        }
+    };
     let plain = |topic: OffsetFetchResponseTopics| OffsetFetchResponseTopic {
         name: topic.name,
         partitions: topic.partitions,
@@ -356,28 +424,47 @@ pub(super) fn fetch_offsets(
     }
 }
 
+fn may_describe(how: &How<'_>, group_id: &Str) -> Result<(), ErrorCode> {
+    how.access.to_group(Operation::Describe, group_id.as_str())
+}
+
 fn fetch_group(
     broker: &Broker,
-    how: &How,
+    how: &How<'_>,
     group_id: &Str,
     wanted: Option<Vec<Wanted>>,
-) -> Vec<OffsetFetchResponseTopics> {
-    match wanted {
+) -> Result<Vec<OffsetFetchResponseTopics>, ErrorCode> {
+    may_describe(how, group_id)?;
+    Ok(match wanted {
         Some(topics) => topics
             .into_iter()
             .map(|topic| fetch_topic(broker, how, group_id, topic))
             .collect(),
         None => fetch_all(broker, how, group_id),
+    })
+}
+
+/// The same error for every partition of a topic.
+fn refused(wanted: Wanted, error: ErrorCode) -> OffsetFetchResponseTopics {
+    let nothing = |partition_index| OffsetFetchResponsePartition {
+        error_code: error.code(),
+        ..no_offset(partition_index)
+    };
+    OffsetFetchResponseTopics {
+        partitions: wanted.partitions.into_iter().map(nothing).collect(),
+        name: wanted.name,
+        topic_id: wanted.topic_id,
     }
 }
 
 fn fetch_topic(
     broker: &Broker,
-    how: &How,
+    how: &How<'_>,
     group_id: &Str,
     wanted: Wanted,
 ) -> OffsetFetchResponseTopics {
-    let partitions = match broker.topic(&TopicRef::new(how.by_id, &wanted.name, wanted.topic_id)) {
+    let topic_ref = TopicRef::new(how.by_id, &wanted.name, wanted.topic_id);
+    let partitions = match how.access.topic(Operation::Describe, &topic_ref) {
         Ok(topic) => {
             let asked = wanted
                 .partitions
@@ -396,15 +483,9 @@ fn fetch_topic(
                 .map(describe)
                 .collect()
         }
-        Err(error) => {
-            // Kafka has no offset for a name it does not know, and an error for such an id.
-            let error_code = if how.by_id { error.code() } else { 0 };
-            let nothing = |partition_index| OffsetFetchResponsePartition {
-                error_code,
-                ..no_offset(partition_index)
-            };
-            wanted.partitions.into_iter().map(nothing).collect()
-        }
+        // Kafka has no offset for a name it does not know, and an error for such an id.
+        Err(ErrorCode::UnknownTopicOrPartition) => return refused(wanted, ErrorCode::None),
+        Err(error) => return refused(wanted, error),
     };
     OffsetFetchResponseTopics {
         name: wanted.name,
@@ -413,7 +494,7 @@ fn fetch_topic(
     }
 }
 
-fn fetch_all(broker: &Broker, how: &How, group_id: &Str) -> Vec<OffsetFetchResponseTopics> {
+fn fetch_all(broker: &Broker, how: &How<'_>, group_id: &Str) -> Vec<OffsetFetchResponseTopics> {
     let request = coordinator::FetchRequest {
         group_id: owned(group_id),
         partitions: None,
@@ -431,6 +512,10 @@ fn fetch_all(broker: &Broker, how: &How, group_id: &Str) -> Vec<OffsetFetchRespo
                 let Some(topic) = broker.log.topic_by_id(offset.topic) else {
                     continue;
                 };
+                let access = how.access.to_topic(Operation::Describe, topic.name());
+                if access.is_err() {
+                    continue;
+                }
                 topics.push(OffsetFetchResponseTopics {
                     name: topic.name().into(),
                     topic_id,

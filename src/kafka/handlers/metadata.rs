@@ -6,6 +6,7 @@ use std::sync::Arc;
 use holdfast_storage::log::{CreateTopicError, NewTopic, Topic};
 use uuid::Uuid;
 
+use super::super::access::{Access, Operation, sentence};
 use super::super::broker::{Asker, Broker, TopicRef};
 use super::super::protocol::messages::{
     Coordinator, FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest,
@@ -14,20 +15,15 @@ use super::super::protocol::messages::{
 };
 use super::super::protocol::{ErrorCode, Str};
 use super::topics::{create_error, may_create};
+use crate::auth::Resource;
 
-/// Until there are access rules everybody may do everything Kafka lists for a cluster (KIP-430).
-pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
-/// And for a topic.
-pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
-
-pub(super) const fn bits(operations: &[u8]) -> i32 {
-    let mut set = 0;
-    let mut rest = operations;
-    while let [operation, others @ ..] = rest {
-        set |= 1 << *operation;
-        rest = others;
+/// What the asker may do to the cluster (KIP-430): nothing, as far as somebody is told who may not
+/// describe it.
+pub(super) fn cluster_operations(access: &Access<'_>) -> i32 {
+    match access.to_cluster(Operation::Describe) {
+        Ok(()) => access.operations(Resource::CLUSTER),
+        Err(_) => 0,
     }
-    set
 }
 
 pub(super) async fn metadata(
@@ -35,6 +31,7 @@ pub(super) async fn metadata(
     asker: &Asker,
     request: MetadataRequest,
 ) -> MetadataResponse {
+    let access = broker.access(asker);
     let (host, port) = broker.address_for(asker);
     let brokers = vec![MetadataResponseBroker {
         node_id: broker.node_id(),
@@ -49,18 +46,19 @@ pub(super) async fn metadata(
         ..Default::default()
     };
     if request.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+        response.cluster_authorized_operations = cluster_operations(&access);
     }
     let auto_create = broker.config.auto_create_topics
         && (asker.version < 4 || request.allow_auto_topic_creation);
     let mut topics = match request.topics {
-        None => every_topic(broker),
-        Some(topics) if topics.is_empty() && asker.version == 0 => every_topic(broker),
-        Some(asked) => some_topics(broker, asker.version, asked, auto_create).await,
+        None => every_topic(broker, &access),
+        Some(topics) if topics.is_empty() && asker.version == 0 => every_topic(broker, &access),
+        Some(asked) => some_topics(broker, asker, asked, auto_create).await,
     };
     if request.include_topic_authorized_operations {
         for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
-            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+            let name = topic.name.as_ref().map(Str::as_str).unwrap_or_default();
+            topic.topic_authorized_operations = access.operations(Resource::topic(name));
         }
     }
     response.topics = topics;
@@ -76,21 +74,23 @@ pub(super) fn cluster_id(broker: &Broker) -> Str {
         .into()
 }
 
-fn every_topic(broker: &Broker) -> Vec<MetadataResponseTopic> {
+fn every_topic(broker: &Broker, access: &Access<'_>) -> Vec<MetadataResponseTopic> {
     broker
         .log
         .topics()
         .iter()
+        .filter(|topic| access.to_topic(Operation::Describe, topic.name()).is_ok())
         .map(|topic| describe(broker, topic))
         .collect()
 }
 
 async fn some_topics(
     broker: &Arc<Broker>,
-    version: i16,
+    asker: &Asker,
     asked: Vec<MetadataRequestTopic>,
     auto_create: bool,
 ) -> Vec<MetadataResponseTopic> {
+    let (access, version) = (broker.access(asker), asker.version);
     let mut topics = Vec::with_capacity(asked.len());
     let mut named = HashSet::new();
     for MetadataRequestTopic { topic_id, name } in asked {
@@ -100,9 +100,9 @@ async fn some_topics(
             continue;
         }
         let found = match &name {
-            Some(name) if topic_id.is_nil() => by_name(broker, name, auto_create).await,
+            Some(name) if topic_id.is_nil() => by_name(broker, &access, name, auto_create).await,
             _ if version < TOPIC_ID_SINCE_VERSION => Err(ErrorCode::InvalidRequest),
-            _ => broker.topic(&TopicRef::Id(topic_id)),
+            _ => access.topic(Operation::Describe, &TopicRef::Id(topic_id)),
         };
         // Where the name is not known, older versions have no null.
         let name = match name {
@@ -119,13 +119,18 @@ async fn some_topics(
 
 async fn by_name(
     broker: &Arc<Broker>,
+    access: &Access<'_>,
     name: &Str,
     auto_create: bool,
 ) -> Result<Arc<Topic>, ErrorCode> {
+    access.to_topic(Operation::Describe, name.as_str())?;
     let missing = match broker.topic(&TopicRef::Name(name.clone())) {
         Ok(topic) => return Ok(topic),
         Err(missing) => missing,
     };
+    if auto_create && access.to_cluster(Operation::Create).is_err() {
+        access.to_topic(Operation::Create, name.as_str())?;
+    }
     let partitions = broker.config.default_partitions;
     let new = NewTopic {
         name: name.as_str().to_owned(),
@@ -194,6 +199,7 @@ pub(super) fn find_coordinator(
     asker: &Asker,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
+    let access = broker.access(asker);
     let (host, port) = broker.address_for(asker);
     let coordinator = |key: Str| {
         let mut found = Coordinator {
@@ -201,7 +207,7 @@ pub(super) fn find_coordinator(
             error_message: None,
             ..Default::default()
         };
-        match refusal(request.key_type, &found.key) {
+        match refusal(&access, request.key_type, &found.key) {
             None => {
                 found.node_id = broker.node_id();
                 found.host = host.as_str().into();
@@ -238,7 +244,15 @@ pub(super) fn find_coordinator(
     }
 }
 
-fn refusal(key_type: i8, key: &Str) -> Option<(ErrorCode, &'static str)> {
+fn refusal(access: &Access<'_>, key_type: i8, key: &Str) -> Option<(ErrorCode, &'static str)> {
+    let access = match key_type {
+        KEY_TYPE_GROUP => access.to_group(Operation::Describe, key.as_str()),
+        KEY_TYPE_TRANSACTION => access.to_transactional_id(Operation::Describe, key.as_str()),
+        _ => Ok(()),
+    };
+    if let Err(error) = access {
+        return Some((error, sentence(error)));
+    }
     match key_type {
         KEY_TYPE_GROUP => None,
         KEY_TYPE_TRANSACTION => key

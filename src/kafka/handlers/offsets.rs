@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use holdfast_storage::log::{FetchError, Log, Offset, Partition};
 
+use super::super::access::Operation;
 use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
 use super::super::protocol::messages::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -55,7 +56,7 @@ pub(super) async fn list_offsets(
             let found = if is_twice {
                 Err(ErrorCode::InvalidRequest)
             } else {
-                find(broker, asker.version, is_committed, &topic_ref, &wanted).await
+                find(broker, asker, is_committed, &topic_ref, &wanted).await
             };
             let (error, (timestamp, offset, leader_epoch)) = match found {
                 Ok(position) => (ErrorCode::None, position),
@@ -82,15 +83,16 @@ pub(super) async fn list_offsets(
 
 async fn find(
     broker: &Arc<Broker>,
-    version: i16,
+    asker: &Asker,
     is_committed: bool,
     topic: &TopicRef,
     wanted: &ListOffsetsPartition,
 ) -> Result<Position, ErrorCode> {
-    let partition = broker.partition(topic, wanted.partition_index)?;
+    let access = broker.access(asker);
+    let partition = access.partition(Operation::Describe, topic, wanted.partition_index)?;
     broker.check_epoch(wanted.current_leader_epoch)?;
     let timestamp = wanted.timestamp;
-    let since = |asked: (i64, i16)| timestamp == asked.0 && version >= asked.1;
+    let since = |asked: (i64, i16)| timestamp == asked.0 && asker.version >= asked.1;
     let end = if is_committed {
         partition.last_stable_offset()
     } else {

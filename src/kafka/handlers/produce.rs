@@ -7,11 +7,12 @@ use bytes::{Buf, Bytes};
 use std::sync::Arc;
 
 use holdfast_storage::log::{
-    AppendError, Appended, Appending, CheckedBatch, InTransaction, Partition, RecordFault,
+    AppendError, Appended, Appending, CheckedBatch, InTransaction, Partition, RecordFault, Topic,
     TransactionError,
 };
 use uuid::Uuid;
 
+use super::super::access::{Access, Operation, sentence};
 use super::super::broker::{Asker, Broker, Refusal, TopicRef};
 use super::super::protocol::messages::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
@@ -99,7 +100,7 @@ pub(super) async fn answer(
     asker: &Asker,
     request: ProduceRequest,
 ) -> ProduceResponse {
-    match admit(broker, asker.version, request).await.settle().await {
+    match admit(broker, asker, request).await.settle().await {
         Settled::Answer(response) => response,
         Settled::Silence | Settled::Refused(_) => ProduceResponse::default(),
     }
@@ -108,10 +109,11 @@ pub(super) async fn answer(
 /// Queues every batch of the request; waits only while too much is in flight in the log.
 pub(in super::super) async fn admit(
     broker: &Broker,
-    version: i16,
+    asker: &Asker,
     request: ProduceRequest,
 ) -> Admitted {
-    let refused = refuse_whole(&request);
+    let (access, version) = (broker.access(asker), asker.version);
+    let refused = refuse_whole(&access, &request);
     let within = Within {
         version,
         transactional_id: request.transactional_id.as_ref(),
@@ -120,12 +122,14 @@ pub(in super::super) async fn admit(
     for topic in request.topic_data {
         let by_id = version >= TOPIC_ID_SINCE_VERSION;
         let topic_ref = TopicRef::new(by_id, &topic.name, topic.topic_id);
+        let found = access.topic(Operation::Write, &topic_ref);
+        let found = found.map_err(|error| (error, String::new()));
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
             let index = data.index;
-            let outcome = match &refused {
-                Some(refusal) => Err(refusal.clone().into()),
-                None => append(broker, &within, &topic_ref, data).await,
+            let outcome = match (&refused, &found) {
+                (Some(refusal), _) | (None, Err(refusal)) => Err(refusal.clone().into()),
+                (None, Ok(topic)) => append(broker, &within, topic, data).await,
             };
             partitions.push((index, outcome));
         }
@@ -142,7 +146,13 @@ pub(in super::super) async fn admit(
     }
 }
 
-fn refuse_whole(request: &ProduceRequest) -> Option<Refusal> {
+fn refuse_whole(access: &Access<'_>, request: &ProduceRequest) -> Option<Refusal> {
+    if let Some(id) = &request.transactional_id {
+        let may = access.to_transactional_id(Operation::Write, id.as_str());
+        if let Err(error) = may {
+            return Some((error, sentence(error).to_owned()));
+        }
+    }
     if !(-1..=1).contains(&request.acks) {
         let message = format!("acks={} is not one of -1, 0 and 1", request.acks);
         return Some((ErrorCode::InvalidRequiredAcks, message));
@@ -159,12 +169,11 @@ struct Within<'a> {
 async fn append(
     broker: &Broker,
     within: &Within<'_>,
-    topic: &TopicRef,
+    topic: &Topic,
     data: PartitionProduceData,
 ) -> Result<Appending, Refused> {
     let plain = |error: ErrorCode| Refused::from((error, String::new()));
-    let found = broker.topic(topic).map_err(plain)?;
-    let partition = found.partition(data.index);
+    let partition = topic.partition(data.index);
     let partition = partition.ok_or_else(|| plain(ErrorCode::UnknownTopicOrPartition))?;
     let batch = data.records.unwrap_or_default();
     check_batch(&batch, within.version)?;

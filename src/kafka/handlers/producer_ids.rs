@@ -2,6 +2,7 @@
 
 use holdfast_storage::log::{ProducerId, ProducerIdentity};
 
+use super::super::access::Operation;
 use super::super::broker::{Asker, Broker};
 use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
@@ -17,11 +18,18 @@ pub(super) async fn init_producer_id(
     asker: &Asker,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
+    let access = broker.access(asker);
     let is_half = (request.producer_id == -1) != (request.producer_epoch == -1);
-    let begun = match &request.transactional_id {
+    let allowed = match &request.transactional_id {
+        Some(id) => access.to_transactional_id(Operation::Write, id.as_str()),
+        None if access.to_some_topic(Operation::Write) => Ok(()),
+        None => access.to_cluster(Operation::IdempotentWrite),
+    };
+    let begun = match (allowed, &request.transactional_id) {
+        (Err(error), _) => Err(error),
         _ if is_half => Err(ErrorCode::InvalidRequest),
-        None => fresh(broker).await,
-        Some(id) => begin(broker, id.as_str(), &request).await,
+        (_, None) => fresh(broker).await,
+        (_, Some(id)) => begin(broker, id.as_str(), &request).await,
     };
     match begun {
         Ok(identity) => InitProducerIdResponse {

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::super::broker::{Broker, Refusal};
+use super::super::access::{Operation, sentence};
+use super::super::broker::{Asker, Broker, Refusal};
 use super::super::protocol::messages::{
     AlterClientQuotasRequest, AlterClientQuotasResponse, AlterQuotaEntryData, AlterQuotaResult,
     ComponentData, DescribeClientQuotasRequest, DescribeClientQuotasResponse, QuotaEntityData,
@@ -23,9 +24,12 @@ fn invalid(message: String) -> Refusal {
 
 pub(super) fn describe(
     broker: &Broker,
+    asker: &Asker,
     request: &DescribeClientQuotasRequest,
 ) -> DescribeClientQuotasResponse {
-    let filter = match filter(request) {
+    let may = broker.access(asker).to_cluster(Operation::DescribeConfigs);
+    let may = may.map_err(|error| (error, sentence(error).to_owned()));
+    let filter = match may.and_then(|()| filter(request)) {
         Ok(filter) => filter,
         Err((error, message)) => {
             return DescribeClientQuotasResponse {
@@ -106,11 +110,16 @@ fn filter(request: &DescribeClientQuotasRequest) -> Result<Filter, Refusal> {
 
 pub(super) async fn alter(
     broker: &Arc<Broker>,
+    asker: &Asker,
     request: AlterClientQuotasRequest,
 ) -> AlterClientQuotasResponse {
+    let may = broker.access(asker).to_cluster(Operation::AlterConfigs);
     let mut entries = Vec::with_capacity(request.entries.len());
     for entry in request.entries {
-        let outcome = alter_one(broker, &entry, request.validate_only).await;
+        let outcome = match &may {
+            Ok(()) => alter_one(broker, &entry, request.validate_only).await,
+            Err(error) => Err((*error, sentence(*error).to_owned())),
+        };
         let (error, message) = match outcome {
             Ok(()) => (ErrorCode::None, None),
             Err((error, message)) => (error, Some(Str::from(message))),

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use holdfast_storage::log::{
     ChangeTopicError, CreateTopicError, DeleteRecordsError, DeleteTopicError, NewTopic, Offset,
-    PARTITIONS_MAX, Retention, Topic, TopicId,
+    PARTITIONS_MAX, Retention, Topic,
 };
 
-use super::super::broker::{Asker, Broker, Refusal};
+use super::super::access::{Access, Operation, sentence};
+use super::super::broker::{Asker, Broker, Refusal, TopicRef};
 use super::super::config::ReplicationFactors;
 use super::super::configs::{self, Setting};
 use super::super::protocol::messages::{
@@ -80,6 +81,8 @@ pub(super) async fn create_topics(
     asker: &Asker,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
+    let access = broker.access(asker);
+    let may_create_all = access.to_cluster(Operation::Create).is_ok();
     let mut named: HashMap<String, u32> = HashMap::new();
     for topic in &request.topics {
         *named.entry(topic.name.as_str().to_owned()).or_default() += 1;
@@ -87,8 +90,14 @@ pub(super) async fn create_topics(
     let mut topics = Vec::with_capacity(request.topics.len());
     for wanted in request.topics {
         let once = named.get(wanted.name.as_str()) == Some(&1);
-        let outcome = if once {
-            create_one(broker, asker, &wanted, request.validate_only).await
+        let name = wanted.name.as_str();
+        let may = may_create_all || !once || access.to_topic(Operation::Create, name).is_ok();
+        let outcome = if once && may {
+            let created = create_one(broker, asker, &wanted, request.validate_only).await;
+            created.map(|result| as_far_as_shown(&access, result))
+        } else if once {
+            let error = ErrorCode::TopicAuthorizationFailed;
+            Err((error, "Authorization failed.".to_owned()))
         } else {
             Err((
                 ErrorCode::InvalidRequest,
@@ -108,6 +117,20 @@ pub(super) async fn create_topics(
     CreateTopicsResponse {
         topics,
         ..Default::default()
+    }
+}
+
+/// What was made of a topic is shown to those who may see its configurations.
+fn as_far_as_shown(access: &Access<'_>, result: CreatableTopicResult) -> CreatableTopicResult {
+    match access.to_topic(Operation::DescribeConfigs, result.name.as_str()) {
+        Ok(()) => result,
+        Err(error) => CreatableTopicResult {
+            topic_config_error_code: error.code(),
+            num_partitions: -1,
+            replication_factor: -1,
+            configs: None,
+            ..result
+        },
     }
 }
 
@@ -309,6 +332,7 @@ pub(super) async fn create_partitions(
     asker: &Asker,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
+    let access = broker.access(asker);
     let mut named: HashMap<String, u32> = HashMap::new();
     for topic in &request.topics {
         *named.entry(topic.name.as_str().to_owned()).or_default() += 1;
@@ -316,7 +340,10 @@ pub(super) async fn create_partitions(
     let mut results = Vec::with_capacity(request.topics.len());
     for wanted in request.topics {
         let outcome = if named.get(wanted.name.as_str()) == Some(&1) {
-            add_partitions(broker, asker, &wanted, request.validate_only).await
+            match access.to_topic(Operation::Alter, wanted.name.as_str()) {
+                Ok(()) => add_partitions(broker, asker, &wanted, request.validate_only).await,
+                Err(error) => Err((error, sentence(error).to_owned())),
+            }
         } else {
             let message = "the request names this topic twice".to_owned();
             Err((ErrorCode::InvalidRequest, message))
@@ -416,6 +443,7 @@ pub(super) async fn delete_topics(
     asker: &Asker,
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
+    let access = broker.access(asker);
     let by_name = request
         .topic_names
         .into_iter()
@@ -438,7 +466,7 @@ pub(super) async fn delete_topics(
             let message = "the request names this topic twice".to_owned();
             Err((ErrorCode::InvalidRequest, message))
         } else {
-            delete_one(broker, asker, state).await
+            delete_one(broker, asker, &access, state).await
         };
         // Who asked by id learns the name only if the topic was there.
         let (name, topic_id, error_code, error_message) = match outcome {
@@ -467,24 +495,31 @@ pub(super) async fn delete_topics(
 async fn delete_one(
     broker: &Arc<Broker>,
     asker: &Asker,
+    access: &Access<'_>,
     state: &DeleteTopicState,
 ) -> Result<Arc<Topic>, Refusal> {
-    let (found, unknown) = match (&state.name, state.topic_id) {
+    let (named, unknown) = match (&state.name, state.topic_id) {
         (Some(name), id) if id.is_nil() => (
-            broker.log.topic(name.as_str()),
+            TopicRef::Name(name.clone()),
             ErrorCode::UnknownTopicOrPartition,
         ),
-        (None, id) if !id.is_nil() => (
-            broker.log.topic_by_id(TopicId(id)),
-            ErrorCode::UnknownTopicId,
-        ),
+        (None, id) if !id.is_nil() => (TopicRef::Id(id), ErrorCode::UnknownTopicId),
         _ => {
             let message = "a topic is named either by name or by id".to_owned();
             return Err((ErrorCode::InvalidRequest, message));
         }
     };
     let missing = || (unknown, "there is no such topic".to_owned());
-    let topic = found.ok_or_else(missing)?;
+    // Who may see a topic but not delete it is told whether there is one.
+    let topic = access.topic(Operation::Describe, &named);
+    let topic = topic.and_then(|topic| {
+        access.to_topic(Operation::Delete, topic.name())?;
+        Ok(topic)
+    });
+    let topic = topic.map_err(|error| match error {
+        ErrorCode::TopicAuthorizationFailed => (error, sentence(error).to_owned()),
+        _ => missing(),
+    })?;
     check_quota(broker, asker, DELETE_QUOTA_SINCE_VERSION)?;
     match broker.log.delete_topic(topic.id()).await {
         Ok(()) => {
@@ -503,14 +538,19 @@ async fn delete_one(
 
 pub(super) async fn delete_records(
     broker: &Arc<Broker>,
+    asker: &Asker,
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
+    let access = broker.access(asker);
     let mut topics = Vec::with_capacity(request.topics.len());
     for wanted in request.topics {
-        let topic = broker.log.topic(wanted.name.as_str());
+        let topic = access.topic(Operation::Delete, &TopicRef::Name(wanted.name.clone()));
         let mut partitions = Vec::with_capacity(wanted.partitions.len());
         for partition in &wanted.partitions {
-            let outcome = delete_before(broker, topic.as_deref(), partition).await;
+            let outcome = match &topic {
+                Ok(topic) => delete_before(broker, topic, partition).await,
+                Err(error) => Err(*error),
+            };
             let (low_watermark, error) = match outcome {
                 Ok(start) => (start.value(), ErrorCode::None),
                 Err(error) => (-1, error),
@@ -534,10 +574,9 @@ pub(super) async fn delete_records(
 
 async fn delete_before(
     broker: &Arc<Broker>,
-    topic: Option<&Topic>,
+    topic: &Topic,
     wanted: &DeleteRecordsPartition,
 ) -> Result<Offset, ErrorCode> {
-    let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = topic
         .partition(wanted.partition_index)
         .ok_or(ErrorCode::UnknownTopicOrPartition)?;

@@ -3,7 +3,7 @@
 //! The lists of what is asked are bounded by the frame; every answer is as long as its request at most,
 //! except for lists of everything.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,7 @@ use holdfast_storage::log::{
     Outcome, Partition, ProducerId, ProducerIdentity, TransactionDescription, TransactionState,
 };
 
+use super::super::access::{Access, Operation, sentence};
 use super::super::broker::{Asker, Broker, TopicRef};
 use super::super::groups::{CommitRequest, GroupError, OffsetToCommit, WithinTransaction};
 use super::super::protocol::messages::{
@@ -61,10 +62,17 @@ pub(super) async fn add_partitions(
     asker: &Asker,
     request: AddPartitionsToTxnRequest,
 ) -> AddPartitionsToTxnResponse {
+    let access = broker.access(asker);
     if asker.version >= BATCH_SINCE_VERSION {
+        if let Err(error) = access.to_cluster(Operation::ClusterAction) {
+            return AddPartitionsToTxnResponse {
+                error_code: error.code(),
+                ..Default::default()
+            };
+        }
         let mut results = Vec::with_capacity(request.transactions.len());
         for transaction in request.transactions {
-            let topic_results = add_some(broker, asker.version, &transaction).await;
+            let topic_results = add_some(broker, asker, &transaction).await;
             results.push(AddPartitionsToTxnResult {
                 transactional_id: transaction.transactional_id,
                 topic_results,
@@ -83,7 +91,7 @@ pub(super) async fn add_partitions(
         topics: request.v3_and_below_topics,
     };
     AddPartitionsToTxnResponse {
-        results_by_topic_v3_and_below: add_some(broker, asker.version, &transaction).await,
+        results_by_topic_v3_and_below: add_some(broker, asker, &transaction).await,
         ..Default::default()
     }
 }
@@ -91,21 +99,36 @@ pub(super) async fn add_partitions(
 /// All of a transaction's partitions, or none of them.
 async fn add_some(
     broker: &Broker,
-    version: i16,
+    asker: &Asker,
     asked: &AddPartitionsToTxnTransaction,
 ) -> Vec<AddPartitionsToTxnTopicResult> {
+    let (access, version) = (broker.access(asker), asker.version);
+    // From then on it is brokers who ask, on behalf of clients whose rights they have looked at.
+    let is_client = version < BATCH_SINCE_VERSION;
+    let id = asked.transactional_id.as_str();
+    let refused = is_client.then(|| access.to_transactional_id(Operation::Write, id).err());
+    let refused = refused.flatten();
     let mut partitions = Vec::new();
-    let mut unknown = HashSet::new();
+    let mut wrong = HashMap::new();
     for topic in &asked.topics {
         let topic_ref = TopicRef::Name(topic.name.clone());
         for &index in &topic.partitions {
-            match broker.partition(&topic_ref, index) {
+            let found = match is_client && refused.is_none() {
+                true => access.partition(Operation::Write, &topic_ref, index),
+                false => broker.partition(&topic_ref, index),
+            };
+            match found {
                 Ok(partition) => partitions.push(partition),
-                Err(_) => drop(unknown.insert((topic.name.clone(), index))),
+                Err(error) => drop(wrong.insert((topic.name.clone(), index), error)),
             }
         }
     }
-    let outcome = if !unknown.is_empty() {
+    if refused.is_some() {
+        wrong.clear();
+    }
+    let outcome = if let Some(error) = refused {
+        error
+    } else if !wrong.is_empty() {
         ErrorCode::OperationNotAttempted
     } else if asked.verify_only {
         verify(broker, asked, &partitions)
@@ -123,12 +146,8 @@ async fn add_some(
         name: topic.name.clone(),
         results_by_partition: (topic.partitions.iter())
             .map(|&partition_index| {
-                let is_unknown = unknown.contains(&(topic.name.clone(), partition_index));
-                let error = if is_unknown {
-                    ErrorCode::UnknownTopicOrPartition
-                } else {
-                    outcome
-                };
+                let own = wrong.get(&(topic.name.clone(), partition_index));
+                let error = own.copied().unwrap_or(outcome);
                 AddPartitionsToTxnPartitionResult {
                     partition_index,
                     partition_error_code: error.code(),
@@ -169,7 +188,13 @@ pub(super) async fn add_offsets(
 ) -> AddOffsetsToTxnResponse {
     let id = request.transactional_id.as_str();
     let producer = identity(request.producer_id, request.producer_epoch);
-    let error = if id.is_empty() {
+    let access = broker.access(asker);
+    let allowed = access
+        .to_transactional_id(Operation::Write, id)
+        .and_then(|()| access.to_group(Operation::Read, request.group_id.as_str()));
+    let error = if let Err(error) = allowed {
+        error
+    } else if id.is_empty() {
         ErrorCode::InvalidRequest
     } else {
         let added = (broker.log).add_to_transaction(id, producer, Vec::new(), true);
@@ -190,6 +215,10 @@ pub(super) async fn end(broker: &Broker, asker: &Asker, request: EndTxnRequest) 
         error_code: error.code(),
         ..Default::default()
     };
+    let access = broker.access(asker);
+    if let Err(error) = access.to_transactional_id(Operation::Write, id) {
+        return refused(error);
+    }
     if id.is_empty() {
         return refused(ErrorCode::InvalidRequest);
     }
@@ -218,16 +247,24 @@ fn outcome(commits: bool) -> Outcome {
 /// For administrators who end what no coordinator ends (KIP-664).
 pub(super) async fn write_markers(
     broker: &Broker,
+    asker: &Asker,
     request: WriteTxnMarkersRequest,
 ) -> WriteTxnMarkersResponse {
+    let access = broker.access(asker);
+    let allowed = access.to_cluster(Operation::Alter);
+    let allowed = allowed.or_else(|_| access.to_cluster(Operation::ClusterAction));
     let mut markers = Vec::with_capacity(request.markers.len());
     for marker in request.markers {
-        markers.push(write_marker(broker, marker).await);
+        markers.push(write_marker(broker, allowed, marker).await);
     }
     WriteTxnMarkersResponse { markers }
 }
 
-async fn write_marker(broker: &Broker, marker: WritableTxnMarker) -> WritableTxnMarkerResult {
+async fn write_marker(
+    broker: &Broker,
+    allowed: Result<(), ErrorCode>,
+    marker: WritableTxnMarker,
+) -> WritableTxnMarkerResult {
     let producer = identity(marker.producer_id, marker.producer_epoch);
     let outcome = outcome(marker.transaction_result);
     let mut topics = Vec::with_capacity(marker.topics.len());
@@ -235,7 +272,8 @@ async fn write_marker(broker: &Broker, marker: WritableTxnMarker) -> WritableTxn
         let topic_ref = TopicRef::Name(topic.name.clone());
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
         for partition_index in topic.partition_indexes {
-            let error = match broker.partition(&topic_ref, partition_index) {
+            let found = allowed.and_then(|()| broker.partition(&topic_ref, partition_index));
+            let error = match found {
                 Ok(partition) => {
                     let ended = (broker.log).end_transaction_in(&partition, producer, outcome);
                     match ended.await.map_err(|error| transaction_error(&error).0) {
@@ -268,17 +306,24 @@ pub(super) async fn commit_offsets(
     request: TxnOffsetCommitRequest,
 ) -> TxnOffsetCommitResponse {
     let owned = |text: &Str| text.as_str().to_owned();
+    let access = broker.access(asker);
+    let id = request.transactional_id.as_str();
+    let allowed = access
+        .to_transactional_id(Operation::Write, id)
+        .and_then(|()| access.to_group(Operation::Read, request.group_id.as_str()));
     let mut offsets = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
-        let found = broker.topic(&TopicRef::Name(topic.name.clone()));
+        let topic_ref = TopicRef::Name(topic.name.clone());
+        let found = allowed.and_then(|()| access.topic(Operation::Read, &topic_ref));
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in &topic.partitions {
-            let known = found.as_ref().ok();
-            let known = known.filter(|topic| topic.partition(wanted.partition_index).is_some());
-            let error = match known {
-                None => ErrorCode::UnknownTopicOrPartition,
-                Some(topic) => {
+            let error = match &found {
+                Err(error) => *error,
+                Ok(topic) if topic.partition(wanted.partition_index).is_none() => {
+                    ErrorCode::UnknownTopicOrPartition
+                }
+                Ok(topic) => {
                     offsets.push(OffsetToCommit {
                         topic: topic.id(),
                         partition: wanted.partition_index,
@@ -300,6 +345,12 @@ pub(super) async fn commit_offsets(
             name: topic.name.clone(),
             partitions,
         });
+    }
+    if allowed.is_err() {
+        return TxnOffsetCommitResponse {
+            topics,
+            ..Default::default()
+        };
     }
     let commit = CommitRequest {
         group_id: owned(&request.group_id),
@@ -345,8 +396,10 @@ pub(super) async fn commit_offsets(
 
 pub(super) fn describe_producers(
     broker: &Broker,
+    asker: &Asker,
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
+    let access = broker.access(asker);
     let topics = request.topics.into_iter().map(|topic| {
         let topic_ref = TopicRef::Name(topic.name.clone());
         let indexes: HashSet<i32> = topic.partition_indexes.iter().copied().collect();
@@ -354,7 +407,7 @@ pub(super) fn describe_producers(
         indexes
             .sort_unstable_by_key(|index| topic.partition_indexes.iter().position(|i| i == index));
         let partitions = indexes.into_iter().map(|partition_index| {
-            match broker.partition(&topic_ref, partition_index) {
+            match access.partition(Operation::Read, &topic_ref, partition_index) {
                 Ok(partition) => DescribeProducersPartition {
                     partition_index,
                     active_producers: producers_of(broker, &partition),
@@ -363,7 +416,10 @@ pub(super) fn describe_producers(
                 Err(error) => DescribeProducersPartition {
                     partition_index,
                     error_code: error.code(),
-                    error_message: Some("there is no such partition".into()),
+                    error_message: Some(match error {
+                        ErrorCode::TopicAuthorizationFailed => sentence(error).into(),
+                        _ => "there is no such partition".into(),
+                    }),
                     ..Default::default()
                 },
             }
@@ -398,19 +454,30 @@ fn milliseconds(ms: u64) -> i64 {
 
 pub(super) fn describe_transactions(
     broker: &Broker,
+    asker: &Asker,
     request: DescribeTransactionsRequest,
 ) -> DescribeTransactionsResponse {
+    let access = broker.access(asker);
+    let may_describe = |id: &Str| {
+        let access = access.to_transactional_id(Operation::Describe, id.as_str());
+        access.is_ok()
+    };
     let mut named = HashSet::new();
     let asked = request.transactional_ids.into_iter();
     let states = asked
         .filter(|id| named.insert(id.as_str().to_owned()))
         .map(|id| match broker.log.transaction(id.as_str()) {
+            _ if !may_describe(&id) => DescribedTransaction {
+                error_code: ErrorCode::TransactionalIdAuthorizationFailed.code(),
+                transactional_id: id,
+                ..Default::default()
+            },
             _ if id.is_empty() => DescribedTransaction {
                 error_code: ErrorCode::InvalidRequest.code(),
                 transactional_id: id,
                 ..Default::default()
             },
-            Some(known) => describe(id, &known),
+            Some(known) => describe(&access, id, &known),
             None => DescribedTransaction {
                 error_code: ErrorCode::TransactionalIdNotFound.code(),
                 transactional_id: id,
@@ -423,12 +490,17 @@ pub(super) fn describe_transactions(
     }
 }
 
-fn describe(transactional_id: Str, known: &TransactionDescription) -> DescribedTransaction {
+fn describe(
+    access: &Access<'_>,
+    transactional_id: Str,
+    known: &TransactionDescription,
+) -> DescribedTransaction {
     let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for partition in &known.partitions {
         let of_topic = topics.entry(partition.topic_name()).or_default();
         of_topic.push(partition.index());
     }
+    topics.retain(|topic, _| access.to_topic(Operation::Describe, topic).is_ok());
     let value = &known.value;
     DescribedTransaction {
         error_code: 0,
@@ -472,7 +544,12 @@ fn state_name(state: TransactionState) -> &'static str {
     }
 }
 
-pub(super) fn list(broker: &Broker, request: &ListTransactionsRequest) -> ListTransactionsResponse {
+pub(super) fn list(
+    broker: &Broker,
+    asker: &Asker,
+    request: &ListTransactionsRequest,
+) -> ListTransactionsResponse {
+    let access = broker.access(asker);
     let pattern = request.transactional_id_pattern.as_ref();
     let pattern = match pattern.filter(|pattern| !pattern.is_empty()) {
         Some(text) => match regex_lite::Regex::new(&format!("^(?:{})$", text.as_str())) {
@@ -510,6 +587,8 @@ pub(super) fn list(broker: &Broker, request: &ListTransactionsRequest) -> ListTr
             && pattern.as_ref().is_none_or(|pattern| pattern.is_match(id))
     };
     let found = broker.log.transactions().into_iter().filter(is_wanted);
+    let is_shown = |id: &str| access.to_transactional_id(Operation::Describe, id).is_ok();
+    let found = found.filter(|(id, _)| is_shown(id));
     ListTransactionsResponse {
         unknown_state_filters: unknown.cloned().collect(),
         transaction_states: found

@@ -14,7 +14,10 @@ const FEATURES_SINCE_VERSION: i16 = 4;
 /// Clients say what they are from here on (KIP-511).
 const SOFTWARE_SINCE_VERSION: i16 = 3;
 
-pub(super) fn api_versions(asker: &Asker, request: &ApiVersionsRequest) -> ApiVersionsResponse {
+pub(in super::super) fn api_versions(
+    asker: &Asker,
+    request: &ApiVersionsRequest,
+) -> ApiVersionsResponse {
     tracing::debug!(
         peer = %asker.peer,
         client_id = %asker.client_id,

@@ -47,7 +47,11 @@ error_codes! {
     RebalanceInProgress = 27, "REBALANCE_IN_PROGRESS";
     InvalidCommitOffsetSize = 28, "INVALID_COMMIT_OFFSET_SIZE";
     TopicAuthorizationFailed = 29, "TOPIC_AUTHORIZATION_FAILED";
+    GroupAuthorizationFailed = 30, "GROUP_AUTHORIZATION_FAILED";
+    ClusterAuthorizationFailed = 31, "CLUSTER_AUTHORIZATION_FAILED";
     InvalidTimestamp = 32, "INVALID_TIMESTAMP";
+    UnsupportedSaslMechanism = 33, "UNSUPPORTED_SASL_MECHANISM";
+    IllegalSaslState = 34, "ILLEGAL_SASL_STATE";
     UnsupportedVersion = 35, "UNSUPPORTED_VERSION";
     TopicAlreadyExists = 36, "TOPIC_ALREADY_EXISTS";
     InvalidPartitions = 37, "INVALID_PARTITIONS";
@@ -64,9 +68,11 @@ error_codes! {
     InvalidProducerIdMapping = 49, "INVALID_PRODUCER_ID_MAPPING";
     InvalidTransactionTimeout = 50, "INVALID_TRANSACTION_TIMEOUT";
     TransactionalIdAuthorizationFailed = 53, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED";
+    SecurityDisabled = 54, "SECURITY_DISABLED";
     OperationNotAttempted = 55, "OPERATION_NOT_ATTEMPTED";
     KafkaStorageError = 56, "KAFKA_STORAGE_ERROR";
     LogDirNotFound = 57, "LOG_DIR_NOT_FOUND";
+    SaslAuthenticationFailed = 58, "SASL_AUTHENTICATION_FAILED";
     UnknownProducerId = 59, "UNKNOWN_PRODUCER_ID";
     NonEmptyGroup = 68, "NON_EMPTY_GROUP";
     GroupIdNotFound = 69, "GROUP_ID_NOT_FOUND";
@@ -86,6 +92,9 @@ error_codes! {
     ThrottlingQuotaExceeded = 89, "THROTTLING_QUOTA_EXCEEDED";
     ProducerFenced = 90, "PRODUCER_FENCED";
     InvalidUpdateVersion = 95, "INVALID_UPDATE_VERSION";
+    ResourceNotFound = 91, "RESOURCE_NOT_FOUND";
+    DuplicateResource = 92, "DUPLICATE_RESOURCE";
+    UnacceptableCredential = 93, "UNACCEPTABLE_CREDENTIAL";
     UnknownTopicId = 100, "UNKNOWN_TOPIC_ID";
     TransactionalIdNotFound = 105, "TRANSACTIONAL_ID_NOT_FOUND";
     FetchSessionTopicIdError = 106, "FETCH_SESSION_TOPIC_ID_ERROR";

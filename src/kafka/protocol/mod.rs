@@ -41,6 +41,7 @@ apis! {
     SyncGroup = 14: serve 0..=5, advertise 0..=5, flexible 4, SyncGroupRequest => SyncGroupResponse;
     DescribeGroups = 15: serve 0..=6, advertise 0..=6, flexible 5, DescribeGroupsRequest => DescribeGroupsResponse;
     ListGroups = 16: serve 0..=5, advertise 0..=5, flexible 3, ListGroupsRequest => ListGroupsResponse;
+    SaslHandshake = 17: serve 0..=1, advertise 0..=1, flexible 2, SaslHandshakeRequest => SaslHandshakeResponse;
     ApiVersions = 18: serve 0..=4, advertise 0..=4, flexible 3, ApiVersionsRequest => ApiVersionsResponse;
     CreateTopics = 19: serve 2..=7, advertise 2..=7, flexible 5, CreateTopicsRequest => CreateTopicsResponse;
     DeleteTopics = 20: serve 1..=6, advertise 1..=6, flexible 4, DeleteTopicsRequest => DeleteTopicsResponse;
@@ -52,10 +53,14 @@ apis! {
     EndTxn = 26: serve 0..=5, advertise 0..=5, flexible 3, EndTxnRequest => EndTxnResponse;
     WriteTxnMarkers = 27: serve 1..=2, advertise 1..=2, flexible 1, WriteTxnMarkersRequest => WriteTxnMarkersResponse;
     TxnOffsetCommit = 28: serve 0..=5, advertise 0..=5, flexible 3, TxnOffsetCommitRequest => TxnOffsetCommitResponse;
+    DescribeAcls = 29: serve 1..=3, advertise 1..=3, flexible 2, DescribeAclsRequest => DescribeAclsResponse;
+    CreateAcls = 30: serve 1..=3, advertise 1..=3, flexible 2, CreateAclsRequest => CreateAclsResponse;
+    DeleteAcls = 31: serve 1..=3, advertise 1..=3, flexible 2, DeleteAclsRequest => DeleteAclsResponse;
     DescribeConfigs = 32: serve 1..=4, advertise 1..=4, flexible 4, DescribeConfigsRequest => DescribeConfigsResponse;
     AlterConfigs = 33: serve 0..=2, advertise 0..=2, flexible 2, AlterConfigsRequest => AlterConfigsResponse;
     AlterReplicaLogDirs = 34: serve 1..=2, advertise 1..=2, flexible 2, AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse;
     DescribeLogDirs = 35: serve 1..=5, advertise 1..=5, flexible 2, DescribeLogDirsRequest => DescribeLogDirsResponse;
+    SaslAuthenticate = 36: serve 0..=2, advertise 0..=2, flexible 2, SaslAuthenticateRequest => SaslAuthenticateResponse;
     CreatePartitions = 37: serve 0..=3, advertise 0..=3, flexible 2, CreatePartitionsRequest => CreatePartitionsResponse;
     DeleteGroups = 42: serve 0..=2, advertise 0..=2, flexible 2, DeleteGroupsRequest => DeleteGroupsResponse;
     ElectLeaders = 43: serve 0..=2, advertise 0..=2, flexible 2, ElectLeadersRequest => ElectLeadersResponse;
@@ -67,6 +72,8 @@ apis! {
     AlterClientQuotas = 49: serve 0..=1, advertise 0..=1, flexible 1, AlterClientQuotasRequest => AlterClientQuotasResponse;
     DescribeQuorum = 55: serve 0..=2, advertise 0..=2, flexible 0, DescribeQuorumRequest => DescribeQuorumResponse;
     UpdateFeatures = 57: serve 0..=2, advertise 0..=2, flexible 0, UpdateFeaturesRequest => UpdateFeaturesResponse;
+    DescribeUserScramCredentials = 50: serve 0..=0, advertise 0..=0, flexible 0, DescribeUserScramCredentialsRequest => DescribeUserScramCredentialsResponse;
+    AlterUserScramCredentials = 51: serve 0..=0, advertise 0..=0, flexible 0, AlterUserScramCredentialsRequest => AlterUserScramCredentialsResponse;
     DescribeCluster = 60: serve 0..=2, advertise 0..=2, flexible 0, DescribeClusterRequest => DescribeClusterResponse;
     DescribeProducers = 61: serve 0..=0, advertise 0..=0, flexible 0, DescribeProducersRequest => DescribeProducersResponse;
     DescribeTransactions = 65: serve 0..=0, advertise 0..=0, flexible 0, DescribeTransactionsRequest => DescribeTransactionsResponse;
@@ -102,6 +109,9 @@ impl Response {
             Response::AddOffsetsToTxn(body) => body.throttle_time_ms = ms,
             Response::EndTxn(body) => body.throttle_time_ms = ms,
             Response::TxnOffsetCommit(body) => body.throttle_time_ms = ms,
+            Response::DescribeAcls(body) => body.throttle_time_ms = ms,
+            Response::CreateAcls(body) => body.throttle_time_ms = ms,
+            Response::DeleteAcls(body) => body.throttle_time_ms = ms,
             Response::DescribeConfigs(body) => body.throttle_time_ms = ms,
             Response::AlterConfigs(body) => body.throttle_time_ms = ms,
             Response::AlterReplicaLogDirs(body) => body.throttle_time_ms = ms,
@@ -116,13 +126,18 @@ impl Response {
             Response::DescribeClientQuotas(body) => body.throttle_time_ms = ms,
             Response::AlterClientQuotas(body) => body.throttle_time_ms = ms,
             Response::UpdateFeatures(body) => body.throttle_time_ms = ms,
+            Response::DescribeUserScramCredentials(body) => body.throttle_time_ms = ms,
+            Response::AlterUserScramCredentials(body) => body.throttle_time_ms = ms,
             Response::DescribeCluster(body) => body.throttle_time_ms = ms,
             Response::DescribeProducers(body) => body.throttle_time_ms = ms,
             Response::DescribeTransactions(body) => body.throttle_time_ms = ms,
             Response::ListTransactions(body) => body.throttle_time_ms = ms,
             Response::ListConfigResources(body) => body.throttle_time_ms = ms,
             Response::DescribeTopicPartitions(body) => body.throttle_time_ms = ms,
-            Response::WriteTxnMarkers(_) | Response::DescribeQuorum(_) => {}
+            Response::SaslHandshake(_)
+            | Response::WriteTxnMarkers(_)
+            | Response::SaslAuthenticate(_)
+            | Response::DescribeQuorum(_) => {}
         }
     }
 }

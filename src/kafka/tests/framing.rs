@@ -215,20 +215,22 @@ async fn stopping_answers_who_waits_and_ends_every_connection() {
 #[tokio::test]
 async fn a_door_to_the_world_needs_the_word_for_it() {
     let door = Door::open().await;
-    let listen = "0.0.0.0:0".parse().unwrap();
+    let listen: SocketAddr = "0.0.0.0:0".parse().unwrap();
     let config = KafkaConfig {
-        listen,
+        listen: Some(listen),
         ..Default::default()
     };
-    let refused = start(config.clone(), door.log.clone(), &[], door.stop.clone()).await;
+    let open = |config| {
+        let (log, auth) = (door.log.clone(), door.auth.clone());
+        start(config, log, auth, &[], door.stop.clone())
+    };
+    let refused = open(config.clone()).await;
     assert!(matches!(refused, Err(StartError::Anonymous(_))));
     let config = KafkaConfig {
         allow_anonymous: true,
         ..config
     };
-    let open = start(config, door.log.clone(), &[], door.stop.clone())
-        .await
-        .unwrap();
+    let open = open(config).await.unwrap();
     door.stop.cancel();
     in_time(open.stopped()).await;
 }

@@ -7,12 +7,14 @@
     clippy::indexing_slicing
 )]
 
+mod access;
 mod admin;
 mod consuming;
 mod framing;
 mod grouping;
 mod producing;
 mod quotas;
+mod security;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use holdfast_storage::log::{Log, LogOptions, NewTopic, Offset, Record, Topic};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -30,12 +32,14 @@ use super::protocol::messages::{
 };
 use super::protocol::{self, Call, Frame, Request, Str};
 use super::{Client, Handle, KafkaConfig, start};
+use crate::auth::{Auth, AuthConfig};
 
 /// Whoever waits longer than this in a test waits for something that does not come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Door {
     log: Log,
+    auth: Auth,
     handle: Handle,
     stop: CancellationToken,
     dir: TempDir,
@@ -51,6 +55,10 @@ impl Door {
     }
 
     async fn open_in(dir: TempDir, config: KafkaConfig) -> Door {
+        Door::open_guarded(dir, config, AuthConfig::default()).await
+    }
+
+    async fn open_guarded(dir: TempDir, config: KafkaConfig, auth: AuthConfig) -> Door {
         let options = LogOptions::new(dir.path());
         let log = tokio::task::spawn_blocking(|| Log::open(options))
             .await
@@ -58,12 +66,15 @@ impl Door {
             .unwrap();
         let stop = CancellationToken::new();
         let config = KafkaConfig {
-            listen: "127.0.0.1:0".parse().unwrap(),
+            listen: Some("127.0.0.1:0".parse().unwrap()),
             ..config
         };
-        let handle = start(config, log.clone(), &[], stop.clone()).await.unwrap();
+        let auth = Auth::open_with(log.clone(), auth).await.unwrap();
+        let handle = start(config, log.clone(), auth.clone(), &[], stop.clone()).await;
+        let handle = handle.unwrap();
         Door {
             log,
+            auth,
             handle,
             stop,
             dir,
@@ -113,12 +124,12 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A client that says exactly what it is told to, in the version it is told to.
-struct Wire {
-    socket: TcpStream,
+struct Wire<S = TcpStream> {
+    socket: S,
     next: i32,
 }
 
-impl Wire {
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     async fn send(&mut self, request: impl Into<Request>, version: i16) -> i32 {
         self.next += 1;
         let request = request.into();
@@ -217,8 +228,8 @@ fn in_version(mut request: ProduceRequest, version: i16) -> ProduceRequest {
     request
 }
 
-async fn produced(
-    wire: &mut Wire,
+async fn produced<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
     request: ProduceRequest,
     version: i16,
 ) -> PartitionProduceResponse {
@@ -246,7 +257,11 @@ fn fetch(topic: &Topic, partition: i32, from: i64) -> FetchRequest {
     }
 }
 
-async fn fetched(wire: &mut Wire, request: FetchRequest, version: i16) -> PartitionData {
+async fn fetched<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    request: FetchRequest,
+    version: i16,
+) -> PartitionData {
     let mut response = wire.ask(request, version).await;
     assert_eq!(response.error_code, 0);
     response.responses.remove(0).partitions.remove(0)

@@ -11,6 +11,7 @@ mod features;
 mod group;
 mod log;
 mod quota;
+mod security;
 mod transaction;
 
 pub use admin::*;
@@ -21,4 +22,5 @@ pub use features::*;
 pub use group::*;
 pub use log::*;
 pub use quota::*;
+pub use security::*;
 pub use transaction::*;
