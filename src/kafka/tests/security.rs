@@ -176,29 +176,33 @@ async fn every_listener_tells_its_own_address() {
     door.close().await;
 }
 
+/// Long runs come in pieces; where there is no room for those, in shorter ones.
 #[tokio::test]
-async fn records_go_through_tls_in_runs_and_in_pieces() {
+async fn records_go_through_tls_whether_there_is_room_for_them_or_not() {
     let site = Site::new();
-    let door = door(
-        vec![with_tls("SSL", Security::Ssl, &site, ClientAuth::None)],
-        quick(),
-    )
-    .await;
-    let topic = door.topic("t", 1).await;
-    let mut wire = door.tls_wire_to("SSL", &site, None).await.unwrap();
-    let value = "0123456789abcdef".repeat(40 << 10);
-    for _ in 0..5 {
-        let answer = produced(&mut wire, produce(&topic, 0, batch(&[&value])), 9).await;
-        assert_eq!(answer.error_code, 0);
+    for responses_bytes_max in [64 << 20, 1] {
+        let config = KafkaConfig {
+            listeners: vec![with_tls("SSL", Security::Ssl, &site, ClientAuth::None)],
+            responses_bytes_max,
+            ..Default::default()
+        };
+        let door = Door::open_guarded(tempfile::tempdir().unwrap(), config, quick()).await;
+        let topic = door.topic("t", 1).await;
+        let mut wire = door.tls_wire_to("SSL", &site, None).await.unwrap();
+        let value = "0123456789abcdef".repeat(40 << 10);
+        for _ in 0..5 {
+            let answer = produced(&mut wire, produce(&topic, 0, batch(&[&value])), 9).await;
+            assert_eq!(answer.error_code, 0);
+        }
+        let mut request = fetch(&topic, 0, 0);
+        request.max_bytes = 16 << 20;
+        request.topics[0].partitions[0].partition_max_bytes = 16 << 20;
+        let found = fetched(&mut wire, request, 11).await;
+        let found = values(&found, 0);
+        assert_eq!(found.len(), 5);
+        assert!(found.iter().all(|(_, found)| *found == value));
+        door.close().await;
     }
-    let mut request = fetch(&topic, 0, 0);
-    request.max_bytes = 16 << 20;
-    request.topics[0].partitions[0].partition_max_bytes = 16 << 20;
-    let found = fetched(&mut wire, request, 11).await;
-    let found = values(&found, 0);
-    assert_eq!(found.len(), 5);
-    assert!(found.iter().all(|(_, found)| *found == value));
-    door.close().await;
 }
 
 #[tokio::test]
