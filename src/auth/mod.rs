@@ -120,6 +120,11 @@ impl Auth {
         self.shared.acls.authorize(principal, operation, resource)
     }
 
+    /// Whether access rules are in force.
+    pub fn has_authorizer(&self) -> bool {
+        self.shared.config.authorizer == Authorizer::Acl
+    }
+
     /// Whether the principal may do this to some resource of this type (Kafka: idempotent producers
     /// need to be able to write to some topic).
     pub fn authorize_by_resource_type(

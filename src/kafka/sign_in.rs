@@ -91,7 +91,7 @@ pub(super) struct Entered {
     pub(super) buffer: BytesMut,
 }
 
-/// Does what the listener asks for. `asker` says where the client is; who it is comes out of this.
+/// Does what the listener asks for, in time.
 pub(super) async fn enter(
     broker: &Arc<Broker>,
     endpoint: &Arc<Endpoint>,

@@ -231,6 +231,10 @@ fn of_node(broker: &Broker, key: &str) -> Option<String> {
             let names: Vec<&str> = all.map(Mechanism::name).collect();
             (!names.is_empty()).then(|| names.join(","))?
         }
+        "authorizer.class.name" => match broker.auth.has_authorizer() {
+            true => "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned(),
+            false => String::new(),
+        },
         "sasl.server.max.receive.size" => FRAME_BYTES_MAX.to_string(),
         "log.dirs" => broker.log.directory().display().to_string(),
         "num.partitions" => config.default_partitions.to_string(),

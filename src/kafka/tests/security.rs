@@ -5,8 +5,9 @@ use tokio_rustls::client::TlsStream;
 
 use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
-    ApiVersionsRequest, DescribeClusterRequest, FindCoordinatorRequest, MetadataRequest,
-    SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
+    ApiVersionsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeConfigsResource,
+    FindCoordinatorRequest, MetadataRequest, SaslAuthenticateRequest, SaslAuthenticateResponse,
+    SaslHandshakeRequest,
 };
 use super::super::{ListenerConfig, Mechanism, Security};
 use super::*;
@@ -175,29 +176,33 @@ async fn every_listener_tells_its_own_address() {
     door.close().await;
 }
 
+/// Long runs come in pieces; where there is no room for those, in shorter ones.
 #[tokio::test]
-async fn records_go_through_tls_in_runs_and_in_pieces() {
+async fn records_go_through_tls_whether_there_is_room_for_them_or_not() {
     let site = Site::new();
-    let door = door(
-        vec![with_tls("SSL", Security::Ssl, &site, ClientAuth::None)],
-        quick(),
-    )
-    .await;
-    let topic = door.topic("t", 1).await;
-    let mut wire = door.tls_wire_to("SSL", &site, None).await.unwrap();
-    let value = "0123456789abcdef".repeat(40 << 10);
-    for _ in 0..5 {
-        let answer = produced(&mut wire, produce(&topic, 0, batch(&[&value])), 9).await;
-        assert_eq!(answer.error_code, 0);
+    for responses_bytes_max in [64 << 20, 1] {
+        let config = KafkaConfig {
+            listeners: vec![with_tls("SSL", Security::Ssl, &site, ClientAuth::None)],
+            responses_bytes_max,
+            ..Default::default()
+        };
+        let door = Door::open_guarded(tempfile::tempdir().unwrap(), config, quick()).await;
+        let topic = door.topic("t", 1).await;
+        let mut wire = door.tls_wire_to("SSL", &site, None).await.unwrap();
+        let value = "0123456789abcdef".repeat(40 << 10);
+        for _ in 0..5 {
+            let answer = produced(&mut wire, produce(&topic, 0, batch(&[&value])), 9).await;
+            assert_eq!(answer.error_code, 0);
+        }
+        let mut request = fetch(&topic, 0, 0);
+        request.max_bytes = 16 << 20;
+        request.topics[0].partitions[0].partition_max_bytes = 16 << 20;
+        let found = fetched(&mut wire, request, 11).await;
+        let found = values(&found, 0);
+        assert_eq!(found.len(), 5);
+        assert!(found.iter().all(|(_, found)| *found == value));
+        door.close().await;
     }
-    let mut request = fetch(&topic, 0, 0);
-    request.max_bytes = 16 << 20;
-    request.topics[0].partitions[0].partition_max_bytes = 16 << 20;
-    let found = fetched(&mut wire, request, 11).await;
-    let found = values(&found, 0);
-    assert_eq!(found.len(), 5);
-    assert!(found.iter().all(|(_, found)| *found == value));
-    door.close().await;
 }
 
 #[tokio::test]
@@ -426,5 +431,51 @@ async fn the_unknown_are_bounded_in_time_and_size() {
         assert!(wire.frame().await.is_none(), "{bytes:?}");
     }
     door.closed(4).await;
+    door.close().await;
+}
+
+#[tokio::test]
+async fn the_brokers_configuration_says_what_its_listeners_are() {
+    let site = Site::new();
+    let door = door(
+        vec![
+            ListenerConfig {
+                advertised: Some("out.example:9".to_owned()),
+                sasl_mechanisms: Some(vec![Mechanism::Plain]),
+                ..with_tls("OUT", Security::SaslSsl, &site, ClientAuth::Requested)
+            },
+            listener("IN", Security::Plaintext),
+        ],
+        quick(),
+    )
+    .await;
+    let request = DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type: 4,
+            resource_name: "1".into(),
+            configuration_keys: None,
+        }],
+        ..Default::default()
+    };
+    let answer = door.wire().await.ask(request, 4).await;
+    let value = |name: &str| {
+        let mut all = answer.results[0].configs.iter();
+        let found = all.find(|c| c.name.as_str() == name).unwrap();
+        found.value.as_ref().map(Str::to_string).unwrap_or_default()
+    };
+    let addresses = door.handle.listeners().iter();
+    let listeners: Vec<_> = addresses
+        .map(|(name, at)| format!("{name}://{at}"))
+        .collect();
+    assert_eq!(value("listeners"), listeners.join(","));
+    assert_eq!(value("advertised.listeners"), "OUT://out.example:9");
+    assert_eq!(
+        value("listener.security.protocol.map"),
+        "PLAINTEXT:PLAINTEXT,OUT:SASL_SSL,IN:PLAINTEXT"
+    );
+    assert_eq!(value("sasl.enabled.mechanisms"), "PLAIN");
+    assert_eq!(value("ssl.client.auth"), "requested");
+    assert_eq!(value("ssl.keystore.type"), "PEM");
+    assert_eq!(value("authorizer.class.name"), "");
     door.close().await;
 }
