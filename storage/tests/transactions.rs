@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_storage::log::{
-    AppendError, Clock, CommittedOffset, Isolation, Log, LogOptions, OffsetCommit, Outcome,
-    Partition, ProducerIdentity, Topic, TransactionError, TransactionState, batch,
+    AppendError, Clock, CommittedOffset, FetchError, Isolation, Log, LogOptions, OffsetCommit,
+    Outcome, Partition, ProducerIdentity, Topic, TransactionError, TransactionState, batch,
 };
 use holdfast_wal::disk::SimDisk;
 use holdfast_wal::disk::sim::Random;
@@ -36,12 +36,16 @@ const TIMEOUT_MS: u32 = 60_000;
 
 /// Values of the committed records of a partition.
 fn committed(log: &Log, partition: &Partition) -> Vec<String> {
+    try_committed(log, partition).unwrap()
+}
+
+fn try_committed(log: &Log, partition: &Partition) -> Result<Vec<String>, FetchError> {
     let mut out = Vec::new();
     let mut next = partition.log_start_offset();
     loop {
-        let records = log.read(partition, next, 16 << 10).unwrap();
+        let records = log.read(partition, next, 16 << 10)?;
         let Some(last) = records.last() else {
-            return out;
+            return Ok(out);
         };
         next = last.offset.plus(1);
         let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
@@ -619,7 +623,12 @@ impl Play {
         for (topic_at, (name, partitions)) in TOPICS.iter().enumerate() {
             let made = log.topic(name).unwrap();
             for index in 0..*partitions as usize {
-                let found = committed(&log, &made.partitions()[index]);
+                let found = try_committed(&log, &made.partitions()[index]);
+                if found.is_err() && self.disk.is_off() {
+                    // The power went while it was read.
+                    return;
+                }
+                let found = found.unwrap_or_else(|error| panic!("{}: {error}", self.at));
                 self.check_partition((topic_at, index), &found);
             }
         }
