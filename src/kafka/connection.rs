@@ -45,6 +45,9 @@ const READ_BYTES: usize = 8 << 10;
 /// Largest request that carries no records, in bytes.
 const PLAIN_REQUEST_BYTES_MAX: usize = 4 << 20;
 
+/// Room that a connection has while nothing of a request has arrived: most are short.
+const IDLE_BYTES: usize = 512;
+
 /// The API key stands right behind the length field.
 const PREFIX_BYTES: usize = LENGTH_BYTES + 2;
 
@@ -174,7 +177,8 @@ struct Reading<'a> {
     buffer: BytesMut,
     in_flight: Arc<Semaphore>,
     in_flight_max: usize,
-    turns: mpsc::Sender<Turn>,
+    /// Boxed: a queue of a connection that is idle is to be small.
+    turns: mpsc::Sender<Box<Turn>>,
     pause: Arc<Pause>,
 }
 
@@ -200,7 +204,10 @@ impl Reading<'_> {
                 .requests
                 .fetch_add(1, Ordering::Relaxed);
             let turn = self.take_apart(frame, in_flight).await?;
-            self.turns.send(turn).await.map_err(|_| Ended::Stopping)?;
+            self.turns
+                .send(Box::new(turn))
+                .await
+                .map_err(|_| Ended::Stopping)?;
         }
     }
 
@@ -263,6 +270,10 @@ impl Reading<'_> {
 
     /// The next frame without its length field; `None` when the client closed between frames.
     async fn read_frame(&mut self) -> Result<Option<Bytes>, Ended> {
+        if self.buffer.is_empty() && self.buffer.capacity() != IDLE_BYTES {
+            // It may be idle for long.
+            self.buffer = BytesMut::with_capacity(IDLE_BYTES);
+        }
         if !self.fill(PREFIX_BYTES).await? {
             return Ok(None);
         }
@@ -297,6 +308,7 @@ impl Reading<'_> {
             let missing = bytes - self.buffer.len();
             let spare = self.buffer.capacity() - self.buffer.len();
             let trusted = missing.min(FRAME_TRUST_BYTES.max(self.buffer.len()));
+            // What follows a short prefix is mostly short, too.
             if spare < trusted.min(READ_BYTES) {
                 self.buffer.reserve(trusted.max(READ_BYTES));
             }
@@ -323,10 +335,10 @@ impl Reading<'_> {
 async fn answer(
     broker: &Arc<Broker>,
     mut socket: ToClient,
-    mut queue: mpsc::Receiver<Turn>,
+    mut queue: mpsc::Receiver<Box<Turn>>,
 ) -> Ended {
     while let Some(turn) = queue.recv().await {
-        socket = match take_turn(broker, socket, turn).await {
+        socket = match take_turn(broker, socket, *turn).await {
             Ok(socket) => socket,
             Err(ended) => return ended,
         };
@@ -370,9 +382,14 @@ async fn take_turn(broker: &Arc<Broker>, socket: ToClient, turn: Turn) -> Result
     if throttle_ms > 0 {
         response.set_throttle_time_ms(throttle_ms);
     }
-    let frame = protocol::encode_response(&response, version, correlation_id)?;
+    let mut frame = protocol::encode_response(&response, version, correlation_id)?;
     if response.api() == ApiKey::Fetch {
         broker.take(Quota::Fetch, &asker, frame.bytes() as f64);
+        let throttle_ms_now = asker.throttle.ms();
+        if throttle_ms_now > throttle_ms {
+            response.set_throttle_time_ms(throttle_ms_now);
+            frame = protocol::encode_response(&response, version, correlation_id)?;
+        }
     }
     let limit = Duration::from_secs(broker.config.idle_timeout_s.max(1));
     Ok(transmit(broker, socket, frame, limit).await?)

@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Longest wait for a single request, whatever the excess: a client gives up on a connection that is silent
-/// for longer.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for a single request, whatever the excess, as in Kafka: the time that a rate looks back.
+const WAIT_MAX: Duration = Duration::from_secs(11);
 
 /// When a connection is read again.
 #[derive(Debug, Default)]
@@ -159,7 +158,7 @@ mod tests {
         pause.over().await;
         assert_eq!(begun.elapsed(), Duration::from_millis(300));
         throttle.add(Duration::from_secs(3600));
-        assert_eq!(throttle.ms(), 30_000);
+        assert_eq!(throttle.ms(), 11_000);
     }
 
     #[test]

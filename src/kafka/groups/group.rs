@@ -58,6 +58,8 @@ pub(super) struct Group {
     pub(super) has_timer: bool,
     /// It is to be saved as it is now.
     pub(super) unsaved: bool,
+    /// The next generation is a later one than this.
+    pub(super) generation_floor: i32,
 }
 
 impl Group {
@@ -75,6 +77,7 @@ impl Group {
             instances: BTreeMap::new(),
             has_timer: false,
             unsaved: false,
+            generation_floor: 0,
         }
     }
 
@@ -200,7 +203,7 @@ impl Group {
     fn begin_generation(&mut self, now: Instant) {
         self.remove_absent();
         if self.members.is_empty() {
-            self.generation = next_generation(self.generation);
+            self.generation = next_generation(self.generation.max(self.generation_floor));
             self.protocol_name.clear();
             self.phase = Phase::Empty { since: now };
             self.unsaved = true;
@@ -214,7 +217,7 @@ impl Group {
             };
             return;
         }
-        self.generation = next_generation(self.generation);
+        self.generation = next_generation(self.generation.max(self.generation_floor));
         self.protocol_name = self.vote();
         self.phase = Phase::Completing {
             sync_deadline: now + self.rebalance_timeout(),

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use bincode::config::standard;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use holdfast_storage::log::AppendError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -27,6 +28,8 @@ use super::{GroupsConfig, JoinRequest, Protocol};
 const VERSION: u8 = 1;
 /// Groups written with one commit.
 const WRITES_MAX: usize = 64;
+/// More than can have begun between two saves.
+const GENERATIONS_SKIPPED: i32 = 100;
 /// A group that takes more is not kept: its members join again after a restart.
 const BYTES_MAX: usize = 512 << 10;
 
@@ -87,7 +90,12 @@ impl Keeper {
                 return;
             }
             let writes = some.into_iter().map(|(id, state)| async move {
-                if let Err(error) = store.save_group(&id, state).await {
+                let saved = store.save_group(&id, state).await;
+                if let Err(AppendError::TooLarge { .. }) = saved {
+                    // What is there is outdated: better nothing.
+                    let _ = store.save_group(&id, None).await;
+                }
+                if let Err(error) = saved {
                     tracing::error!(group = id, %error, "the group's state is not saved: its members join again after a restart");
                 }
             });
@@ -150,6 +158,8 @@ pub(super) fn decode(
         bincode::serde::decode_from_slice(body, standard()).ok()?;
     let mut group = Group::new(id.clone(), config, now);
     group.generation = saved.generation;
+    // Members may have been told of generations that were not saved any more.
+    group.generation_floor = saved.generation.saturating_add(GENERATIONS_SKIPPED);
     group.protocol_type = saved.protocol_type;
     group.protocol_name = saved.protocol_name;
     group.leader = saved.leader;

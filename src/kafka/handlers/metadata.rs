@@ -14,6 +14,7 @@ use super::super::protocol::messages::{
     MetadataResponseTopic,
 };
 use super::super::protocol::{ErrorCode, Str};
+use super::super::quotas::Quota;
 use super::topics::{create_error, may_create};
 use crate::auth::Resource;
 
@@ -100,7 +101,9 @@ async fn some_topics(
             continue;
         }
         let found = match &name {
-            Some(name) if topic_id.is_nil() => by_name(broker, &access, name, auto_create).await,
+            Some(name) if topic_id.is_nil() => {
+                by_name(broker, asker, &access, name, auto_create).await
+            }
             _ if version < TOPIC_ID_SINCE_VERSION => Err(ErrorCode::InvalidRequest),
             _ => access.topic(Operation::Describe, &TopicRef::Id(topic_id)),
         };
@@ -119,6 +122,7 @@ async fn some_topics(
 
 async fn by_name(
     broker: &Arc<Broker>,
+    asker: &Asker,
     access: &Access<'_>,
     name: &Str,
     auto_create: bool,
@@ -140,12 +144,13 @@ async fn by_name(
     if let Err(error @ CreateTopicError::InvalidName { .. }) = broker.log.check_topic(&new) {
         return Err(create_error(&error).0);
     }
-    if !auto_create {
+    if !auto_create || broker.is_over(Quota::Mutation, asker) {
         return Err(missing);
     }
     may_create(broker, partitions).map_err(|(error, _)| error)?;
     match broker.log.create_topic(new).await {
         Ok(topic) => {
+            broker.take(Quota::Mutation, asker, f64::from(partitions));
             tracing::info!(topic = %name, partitions, "topic created on a client's demand");
             Ok(topic)
         }

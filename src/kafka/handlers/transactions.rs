@@ -108,7 +108,7 @@ async fn add_some(
     let id = asked.transactional_id.as_str();
     let refused = is_client.then(|| access.to_transactional_id(Operation::Write, id).err());
     let refused = refused.flatten();
-    let mut partitions = Vec::new();
+    let (mut partitions, mut named) = (Vec::new(), HashSet::new());
     let mut wrong = HashMap::new();
     for topic in &asked.topics {
         let topic_ref = TopicRef::Name(topic.name.clone());
@@ -118,7 +118,10 @@ async fn add_some(
                 false => broker.partition(&topic_ref, index),
             };
             match found {
-                Ok(partition) => partitions.push(partition),
+                Ok(partition) if named.insert((topic.name.clone(), index)) => {
+                    partitions.push(partition);
+                }
+                Ok(_) => {}
                 Err(error) => drop(wrong.insert((topic.name.clone(), index), error)),
             }
         }
@@ -400,12 +403,14 @@ pub(super) fn describe_producers(
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
     let access = broker.access(asker);
-    let topics = request.topics.into_iter().map(|topic| {
+    let mut named = HashSet::new();
+    let topics = request.topics.into_iter();
+    // Once each: a short request must not ask for a long answer many times over.
+    let topics = topics.filter(|topic| named.insert(topic.name.as_str().to_owned()));
+    let topics = topics.map(|topic| {
         let topic_ref = TopicRef::Name(topic.name.clone());
-        let indexes: HashSet<i32> = topic.partition_indexes.iter().copied().collect();
-        let mut indexes: Vec<i32> = indexes.into_iter().collect();
-        indexes
-            .sort_unstable_by_key(|index| topic.partition_indexes.iter().position(|i| i == index));
+        let (mut indexes, mut seen) = (topic.partition_indexes, HashSet::new());
+        indexes.retain(|index| seen.insert(*index));
         let partitions = indexes.into_iter().map(|partition_index| {
             match access.partition(Operation::Read, &topic_ref, partition_index) {
                 Ok(partition) => DescribeProducersPartition {
@@ -544,6 +549,16 @@ fn state_name(state: TransactionState) -> &'static str {
     }
 }
 
+/// Longest pattern, and what it may take in memory: it is held against every id.
+const PATTERN_BYTES_MAX: usize = 1024;
+const PATTERN_MEMORY_BYTES_MAX: usize = 64 << 10;
+
+fn pattern_of(text: &str) -> Option<regex_lite::Regex> {
+    let mut builder = regex_lite::RegexBuilder::new(&format!("^(?:{text})$"));
+    let built = builder.size_limit(PATTERN_MEMORY_BYTES_MAX).build();
+    built.ok().filter(|_| text.len() <= PATTERN_BYTES_MAX)
+}
+
 pub(super) fn list(
     broker: &Broker,
     asker: &Asker,
@@ -552,9 +567,9 @@ pub(super) fn list(
     let access = broker.access(asker);
     let pattern = request.transactional_id_pattern.as_ref();
     let pattern = match pattern.filter(|pattern| !pattern.is_empty()) {
-        Some(text) => match regex_lite::Regex::new(&format!("^(?:{})$", text.as_str())) {
-            Ok(pattern) => Some(pattern),
-            Err(_) => {
+        Some(text) => match pattern_of(text.as_str()) {
+            Some(pattern) => Some(pattern),
+            None => {
                 return ListTransactionsResponse {
                     error_code: ErrorCode::InvalidRegularExpression.code(),
                     ..Default::default()
@@ -586,9 +601,9 @@ pub(super) fn list(
             && (request.duration_filter < 0 || is_old)
             && pattern.as_ref().is_none_or(|pattern| pattern.is_match(id))
     };
-    let found = broker.log.transactions().into_iter().filter(is_wanted);
     let is_shown = |id: &str| access.to_transactional_id(Operation::Describe, id).is_ok();
-    let found = found.filter(|(id, _)| is_shown(id));
+    let found = broker.log.transactions().into_iter();
+    let found = found.filter(|(id, _)| is_shown(id)).filter(is_wanted);
     ListTransactionsResponse {
         unknown_state_filters: unknown.cloned().collect(),
         transaction_states: found

@@ -32,6 +32,8 @@ const KIND: &str = "kafka.quota";
 pub(super) const ENTITIES_MAX: usize = 10_000;
 /// Rates remembered; those that were not used for a while are forgotten first.
 const RATES_MAX: usize = 20_000;
+/// Client ids that differ only behind this share a rate.
+const CLIENT_ID_BYTES_MAX: usize = 255;
 /// A rate that was not used for so long is zero again.
 const RATE_IDLE: Duration = Duration::from_secs(60);
 
@@ -182,7 +184,10 @@ impl Quotas {
         }
         let rules = self.rules();
         match entity::of_client(&rules, quota, user, client_id) {
-            Some((user, client_id, bound)) => self.record((quota, user, client_id), amount, bound),
+            Some((user, client_id, bound)) => {
+                let client_id = client_id.map(shortened);
+                self.record((quota, user, client_id), amount, bound)
+            }
             None => Duration::ZERO,
         }
     }
@@ -195,7 +200,15 @@ impl Quotas {
         let quota = Quota::Connection;
         let address = address.to_canonical().to_string();
         match entity::of_address(&self.rules(), &address) {
-            Some(bound) => self.record((quota, None, Some(address)), 1.0, bound),
+            Some(bound) => {
+                let sharers = (quota, None, Some(address));
+                let wait = self.record(sharers.clone(), 0.0, bound);
+                if wait.is_zero() {
+                    // One that is refused does not count: an address must come down again.
+                    self.record(sharers, 1.0, bound);
+                }
+                wait
+            }
             None => Duration::ZERO,
         }
     }
@@ -206,13 +219,27 @@ impl Quotas {
         if rates.len() >= RATES_MAX && !rates.contains_key(&sharers) {
             rates.retain(|_, rate| now.saturating_duration_since(rate.used()) < RATE_IDLE);
             if rates.len() >= RATES_MAX {
-                rates.clear();
+                // Who was not seen for longest begins anew.
+                let mut used: Vec<Instant> = rates.values().map(Rate::used).collect();
+                used.sort_unstable();
+                let median = used.get(used.len() / 2).copied().unwrap_or(now);
+                rates.retain(|_, rate| rate.used() > median);
             }
         }
         let rate = rates.entry(sharers).or_insert_with(|| Rate::new(now));
         rate.add(now, amount);
         rate.excess(now, bound)
     }
+}
+
+/// Clients choose their ids: what is remembered of one is bounded.
+fn shortened(mut client_id: String) -> String {
+    let mut end = client_id.len().min(CLIENT_ID_BYTES_MAX);
+    while !client_id.is_char_boundary(end) {
+        end -= 1;
+    }
+    client_id.truncate(end);
+    client_id
 }
 
 fn to_json(values: &Values) -> Bytes {

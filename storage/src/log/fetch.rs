@@ -179,8 +179,19 @@ impl Reader {
             let before = partition.transactions().forgotten();
             let runs = self.runs(partition, from, end, bytes_max)?;
             let known = partition.transactions();
-            if known.forgotten() == before {
-                let aborted = known.aborted_in(from, runs.next);
+            let aborted = known.aborted_in(from, runs.next);
+            let is_whole = known.forgotten() == before;
+            drop(known);
+            // What lies below is forgotten once the log start is raised, and may still be read.
+            let log_start = partition.log_start_offset();
+            if from < log_start {
+                return Err(FetchError::OffsetOutOfRange {
+                    requested: from,
+                    log_start,
+                    high_watermark: partition.high_watermark(),
+                });
+            }
+            if is_whole {
                 return Ok((runs, aborted));
             }
         }

@@ -1,6 +1,7 @@
 //! One group on its way to the disk: what it holds of every partition, who waits for it, and how to
 //! take it back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -30,7 +31,7 @@ pub struct Group {
     /// Producers as they were before.
     pub undo: Vec<Undo>,
     /// Transactional ids as they were before.
-    pub transactions: Vec<(String, Option<Arc<Transaction>>)>,
+    pub transactions: HashMap<String, Option<Arc<Transaction>>>,
     /// Records of internal partitions, in order.
     pub metadata: Vec<Change>,
     /// Topics it creates.

@@ -45,11 +45,13 @@ mod types;
 mod values;
 mod watch;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use holdfast_wal::disk::Disk;
@@ -109,6 +111,8 @@ struct Inner {
     space: Arc<Space>,
     guard: Arc<SpaceGuard>,
     room: Arc<Room>,
+    /// Ongoing transactions: when they began by the clock, and when they were first seen.
+    ongoing: Mutex<HashMap<String, (u64, Instant)>>,
     submission_bytes_max: usize,
     batch_bytes_max: usize,
     memory_bytes: u64,
@@ -184,6 +188,9 @@ pub struct ProducerDescription {
     /// Where its transaction that is not over began.
     pub transaction_start: Option<Offset>,
 }
+
+/// What one step of a transaction takes of the room for what is in flight, at most.
+const STEP_BYTES_ADMITTED_MAX: usize = 1 << 20;
 
 /// Bytes of a transaction's record about one partition or offset, or of a marker, at most; names come on top.
 const TRANSACTION_RECORD_BYTES: usize = 160;
@@ -336,6 +343,7 @@ impl Log {
             space,
             guard: opened.guard,
             room,
+            ongoing: Mutex::default(),
             submission_bytes_max: options.segment_bytes as usize / 2,
             batch_bytes_max: options.batch_bytes_max,
             memory_bytes: options.memory_bytes,
@@ -1033,7 +1041,11 @@ impl Log {
             timeout_ms,
             believed,
         };
-        self.transaction_step(transactional_id, step, 1024).await
+        // What was left unfinished ends with it.
+        let known = self.transaction(transactional_id);
+        let known = known.map(|known| ProducerId(known.value.producer_id));
+        let bytes = known.map_or(1024, |id| self.ending_bytes(id));
+        self.transaction_step(transactional_id, step, bytes).await
     }
 
     /// Makes partitions part of the producer's transaction, and with `offsets` the commit of offsets, too;
@@ -1123,34 +1135,75 @@ impl Log {
     }
 
     /// Aborts the transactions that are older than their producers allowed, and forgets the ids that have
-    /// not been used for `id_expiry_ms`. Durable when it returns.
-    pub async fn expire_transactions(&self, id_expiry_ms: u64) -> Result<(), TransactionError> {
+    /// not been used for `id_expiry_ms`. Durable when it returns. A clock that was not set, or was set
+    /// back, makes nothing older than it has been seen here.
+    pub async fn expire_transactions(&self, id_expiry_ms: u64) -> Result<(), AppendError> {
         let now_ms = self.inner.clock.now_ms();
-        for (id, known) in self.transactions() {
+        let by_clock = |since_ms: u64| match since_ms {
+            ..types::CLOCK_SET_MS => 0,
+            _ => now_ms.saturating_sub(since_ms),
+        };
+        let all = self.transactions();
+        let seen = self.see_ongoing(&all);
+        for (id, known) in all {
             let value = &known.value;
-            let age_ms = now_ms.saturating_sub(value.started_ms);
-            if value.state == TransactionState::Ongoing {
+            let ended = if let Some(seen) = seen.get(&id) {
+                let seen_ms = u64::try_from(seen.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let age_ms = by_clock(value.started_ms).max(seen_ms);
                 if age_ms <= u64::from(value.timeout_ms) {
                     continue;
                 }
+                let producer_id = value.producer_id;
                 tracing::warn!(
                     transactional_id = id,
-                    producer_id = value.producer_id,
+                    producer_id,
                     age_ms,
                     "a transaction timed out and is aborted"
                 );
-                let bytes = self.ending_bytes(ProducerId(value.producer_id));
+                let bytes = self.ending_bytes(ProducerId(producer_id));
                 let started_ms = value.started_ms;
-                let step = Step::TimeOut { started_ms };
-                self.transaction_step(&id, step, bytes).await?;
-            } else if now_ms.saturating_sub(value.changed_ms) > id_expiry_ms {
+                self.transaction_step(&id, Step::TimeOut { started_ms }, bytes)
+                    .await
+            } else if by_clock(value.changed_ms) > id_expiry_ms {
                 tracing::info!(transactional_id = id, "a transactional id has expired");
                 let changed_ms = value.changed_ms;
-                let step = Step::Forget { changed_ms };
-                self.transaction_step(&id, step, 1024).await?;
+                self.transaction_step(&id, Step::Forget { changed_ms }, 1024)
+                    .await
+            } else {
+                continue;
+            };
+            match ended {
+                Ok(_) | Err(TransactionError::UnknownId) => {}
+                Err(TransactionError::Append(AppendError::Closed)) => {
+                    return Err(AppendError::Closed);
+                }
+                // The others do not wait for this one.
+                Err(error) => {
+                    tracing::error!(transactional_id = id, %error, "it cannot be ended; it is tried again");
+                }
             }
         }
         Ok(())
+    }
+
+    /// Since when each ongoing transaction has been seen.
+    fn see_ongoing(&self, all: &[(String, TransactionDescription)]) -> HashMap<String, Instant> {
+        let mut seen = (self.inner.ongoing.lock()).unwrap_or_else(PoisonError::into_inner);
+        let ongoing = all.iter().filter(|(_, known)| {
+            let state = known.value.state;
+            state == TransactionState::Ongoing
+        });
+        let now: HashMap<String, (u64, Instant)> = ongoing
+            .map(|(id, known)| {
+                let started_ms = known.value.started_ms;
+                let before = seen.get(id).filter(|(started, _)| *started == started_ms);
+                let since = before.map_or_else(Instant::now, |(_, since)| *since);
+                (id.clone(), (started_ms, since))
+            })
+            .collect();
+        *seen = now;
+        let since = seen.iter().map(|(id, (_, since))| (id.clone(), *since));
+        since.collect()
     }
 
     /// Every transactional id.
@@ -1169,6 +1222,7 @@ impl Log {
 
     /// The producers that a partition knows, by id.
     pub fn producers(&self, partition: &Partition) -> Vec<ProducerDescription> {
+        let open: HashMap<i64, Offset> = partition.transactions().open().collect();
         let writer = partition.writer();
         let mut all: Vec<ProducerDescription> = (writer.producers.iter())
             .map(|(producer_id, known)| ProducerDescription {
@@ -1178,9 +1232,10 @@ impl Log {
                 },
                 last_sequence: known.batches.last().map(|batch| batch.last_sequence),
                 last_append_ms: known.last_append_ms,
-                transaction_start: partition.transaction_start(producer_id),
+                transaction_start: open.get(&producer_id).copied(),
             })
             .collect();
+        drop(writer);
         all.sort_unstable_by_key(|producer| producer.identity.id);
         all
     }
@@ -1209,10 +1264,12 @@ impl Log {
         step: Step,
         bytes: usize,
     ) -> Result<ProducerIdentity, TransactionError> {
-        self.admit(bytes).await?;
+        // One that is large must not wait until there is nothing else.
+        let admitted = bytes.min(STEP_BYTES_ADMITTED_MAX);
+        self.admit(admitted).await?;
         let (reply, answer) = oneshot::channel();
         let id = id.to_owned();
-        self.submit(Work::Transaction { id, step, reply }, bytes)?;
+        self.submit_as(Work::Transaction { id, step, reply }, bytes, admitted)?;
         answer.await.unwrap_or(Err(AppendError::Closed.into()))
     }
 }

@@ -154,11 +154,6 @@ impl Partition {
         Offset::new(self.last_stable.load(Ordering::Acquire)).unwrap_or_default()
     }
 
-    /// Where the ongoing transaction of a producer began here.
-    pub fn transaction_start(&self, producer_id: i64) -> Option<Offset> {
-        self.transactions().open_since(producer_id)
-    }
-
     pub(crate) fn transactions(&self) -> RwLockReadGuard<'_, Stability> {
         (self.transactions.read()).unwrap_or_else(PoisonError::into_inner)
     }

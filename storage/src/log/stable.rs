@@ -45,7 +45,7 @@ pub struct Stability {
     /// Those that are not over: first offset and producer id.
     open: BTreeMap<Offset, i64>,
     /// By their last offsets.
-    aborted: Vec<Aborted>,
+    aborted: BTreeMap<Offset, Aborted>,
     /// Rises whenever an aborted one is forgotten.
     forgotten: u64,
 }
@@ -67,16 +67,11 @@ impl Stability {
 
     /// Once each, however often it is told.
     pub fn add_aborted(&mut self, aborted: Aborted) {
-        let at = self.aborted.partition_point(|a| a.last < aborted.last);
-        if self.aborted.get(at) != Some(&aborted) {
-            self.aborted.insert(at, aborted);
-        }
+        self.aborted.insert(aborted.last, aborted);
     }
 
     pub fn forget_aborted(&mut self, last: Offset) {
-        let at = self.aborted.partition_point(|a| a.last < last);
-        if self.aborted.get(at).is_some_and(|a| a.last == last) {
-            self.aborted.remove(at);
+        if self.aborted.remove(&last).is_some() {
             self.forgotten += 1;
         }
     }
@@ -86,10 +81,11 @@ impl Stability {
         self.open.first_key_value().map(|(first, _)| *first)
     }
 
-    /// Where the ongoing transaction of a producer began.
-    pub fn open_since(&self, producer_id: i64) -> Option<Offset> {
-        let open = self.open.iter().find(|(_, id)| **id == producer_id);
-        open.map(|(first, _)| *first)
+    /// Those that are not over: producer id and first offset.
+    pub fn open(&self) -> impl Iterator<Item = (i64, Offset)> {
+        self.open
+            .iter()
+            .map(|(first, producer_id)| (*producer_id, *first))
     }
 
     pub fn forgotten(&self) -> u64 {
@@ -98,20 +94,18 @@ impl Stability {
 
     /// Those with records in a range of offsets.
     pub fn aborted_in(&self, from: Offset, to: Offset) -> Vec<Aborted> {
-        let at = self.aborted.partition_point(|a| a.last < from);
-        let behind = self.aborted.get(at..).unwrap_or_default();
-        behind.iter().filter(|a| a.first < to).copied().collect()
+        let behind = self.aborted.range(from..).map(|(_, aborted)| *aborted);
+        behind.filter(|aborted| aborted.first < to).collect()
     }
 
-    /// Those that ended below an offset.
-    pub fn aborted_below(&self, end: Offset) -> &[Aborted] {
-        let at = self.aborted.partition_point(|a| a.last < end);
-        self.aborted.get(..at).unwrap_or_default()
+    /// Where so many ended below an offset, at most.
+    pub fn aborted_below(&self, end: Offset, most: usize) -> Vec<Offset> {
+        let below = self.aborted.range(..end).map(|(last, _)| *last);
+        below.take(most).collect()
     }
 
     pub fn aborted_at(&self, last: Offset) -> Option<&Aborted> {
-        let at = self.aborted.partition_point(|a| a.last < last);
-        self.aborted.get(at).filter(|a| a.last == last)
+        self.aborted.get(&last)
     }
 }
 
@@ -184,7 +178,7 @@ mod tests {
         };
         known.apply(&[began(1, 5), began(2, 7)]);
         assert_eq!(known.first_open(), Some(offset(5)));
-        assert_eq!(known.open_since(2), Some(offset(7)));
+        assert!(known.open().eq([(1, offset(5)), (2, offset(7))]));
         let ended = |first, aborted| Event::Ended {
             first: offset(first),
             aborted,
@@ -197,7 +191,8 @@ mod tests {
         assert_eq!(known.aborted_in(offset(5), offset(6)), [aborted(1, 5, 9)]);
         assert_eq!(known.aborted_in(offset(9), offset(99)), [aborted(1, 5, 9)]);
         assert_eq!(known.aborted_in(offset(10), offset(99)), []);
-        assert_eq!(known.aborted_below(offset(9)), [aborted(3, 2, 4)]);
+        assert_eq!(known.aborted_below(offset(9), 10), [offset(4)]);
+        assert_eq!(known.aborted_below(offset(10), 1), [offset(4)]);
         known.forget_aborted(offset(4));
         known.forget_aborted(offset(4));
         assert_eq!(known.forgotten(), 1);

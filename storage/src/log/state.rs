@@ -217,17 +217,12 @@ impl State {
         let tables = self.read();
         let mut all = Transactions::default();
         for (id, value) in &tables.transactions {
-            let mut transaction = Transaction {
-                value: value.clone(),
-                partitions: BTreeMap::new(),
-                offsets: BTreeMap::new(),
-            };
             let producer_id = value.producer_id;
-            if transaction.is_ongoing() {
-                let range = (producer_id, PartitionId(0))..=(producer_id, PartitionId(u64::MAX));
-                let within = tables.in_transactions.range(range);
-                transaction.partitions = within.map(|((_, id), first)| (*id, *first)).collect();
-            }
+            let range = (producer_id, PartitionId(0))..=(producer_id, PartitionId(u64::MAX));
+            let within = tables.in_transactions.range(range);
+            let within = within.filter(|_| value.state == TransactionState::Ongoing);
+            let partitions = within.map(|((_, id), first)| (*id, *first)).collect();
+            let transaction = Transaction::restored(value.clone(), partitions);
             all.put(id, Some(Arc::new(transaction)));
         }
         for ((group, topic, partition, producer_id), committed) in &tables.transaction_offsets {
@@ -238,9 +233,7 @@ impl State {
                 let (id, mut known) = (id.to_owned(), known.clone());
                 all.put(&id, None);
                 let place = (group.clone(), *topic, *partition);
-                Arc::make_mut(&mut known)
-                    .offsets
-                    .insert(place, committed.clone());
+                Arc::make_mut(&mut known).add_offset(place, committed.clone());
                 all.put(&id, Some(known));
             }
         }

@@ -8,7 +8,7 @@
 //! Here are the rules, free of the log; the sequencer applies them, provisionally like everything else
 //! until the fdatasync has returned.
 //!
-//! Limits: [`TRANSACTIONAL_ID_BYTES_MAX`], [`OFFSETS_MAX`], [`TRANSACTIONAL_IDS_MAX`].
+//! Limits: [`TRANSACTIONAL_ID_BYTES_MAX`], [`OFFSETS_MAX`], [`OFFSET_BYTES_MAX`], [`TRANSACTIONAL_IDS_MAX`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,8 +23,13 @@ use super::values::TransactionValue;
 pub const TRANSACTIONAL_ID_BYTES_MAX: usize = 1024;
 /// Offsets that one transaction may commit.
 pub const OFFSETS_MAX: usize = 20_000;
+/// What they take in all when they are written, roughly: they are committed with one group.
+pub const OFFSET_BYTES_MAX: usize = 4 << 20;
 /// Transactional ids known at once; those without a transaction expire.
 pub const TRANSACTIONAL_IDS_MAX: usize = 100_000;
+
+/// What an offset takes beside its names.
+const OFFSET_OVERHEAD_BYTES: usize = 160;
 
 /// No epoch.
 pub const NO_EPOCH: i16 = -1;
@@ -74,6 +79,8 @@ pub struct Transaction {
     /// Partitions in the ongoing transaction, with its first offset where there is one.
     pub partitions: BTreeMap<PartitionId, Option<Offset>>,
     pub offsets: PendingOffsets,
+    /// See [`OFFSET_BYTES_MAX`].
+    offset_bytes: usize,
 }
 
 /// Every transactional id, as the writer thread sees it.
@@ -92,6 +99,16 @@ impl Transactions {
     pub fn of_producer(&self, producer_id: i64) -> Option<(&str, &Arc<Transaction>)> {
         let id = self.by_producer.get(&producer_id)?;
         Some((id, self.by_id.get(id)?))
+    }
+
+    /// The producer has gone from its id.
+    pub fn forget_producer(&mut self, producer_id: i64) {
+        self.by_producer.remove(&producer_id);
+    }
+
+    /// Takes it out, to be changed and put back.
+    pub fn take(&mut self, id: &str) -> Option<Arc<Transaction>> {
+        self.by_id.remove(id)
     }
 
     /// Puts it in place of what was known of the id, which is returned.
@@ -134,6 +151,20 @@ impl Transaction {
             },
             partitions: BTreeMap::new(),
             offsets: PendingOffsets::new(),
+            offset_bytes: 0,
+        }
+    }
+
+    /// As it was kept.
+    pub fn restored(
+        value: TransactionValue,
+        partitions: BTreeMap<PartitionId, Option<Offset>>,
+    ) -> Transaction {
+        Transaction {
+            value,
+            partitions,
+            offsets: PendingOffsets::new(),
+            offset_bytes: 0,
         }
     }
 
@@ -269,20 +300,31 @@ impl Transaction {
         value.changed_ms = now_ms;
         self.partitions.clear();
         self.offsets.clear();
+        self.offset_bytes = 0;
+    }
+
+    /// Whether so many offsets more can be committed at the end, of so many bytes of names and metadata.
+    pub fn has_room(&self, offsets: usize, bytes: usize) -> bool {
+        let bytes = bytes + offsets * OFFSET_OVERHEAD_BYTES;
+        self.offsets.len() + offsets <= OFFSETS_MAX && self.offset_bytes + bytes <= OFFSET_BYTES_MAX
     }
 
     /// Adds an offset to commit at the end.
-    pub fn add_offset(
-        &mut self,
-        place: (String, TopicId, i32),
-        committed: CommittedOffset,
-    ) -> Result<(), TransactionError> {
-        if self.offsets.len() >= OFFSETS_MAX && !self.offsets.contains_key(&place) {
-            return Err(TransactionError::TooManyOffsets);
+    pub fn add_offset(&mut self, place: (String, TopicId, i32), committed: CommittedOffset) {
+        let bytes = |group: &str, committed: &CommittedOffset| {
+            offset_bytes(group, committed) + OFFSET_OVERHEAD_BYTES
+        };
+        if let Some(before) = self.offsets.get(&place) {
+            self.offset_bytes -= bytes(&place.0, before);
         }
+        self.offset_bytes += bytes(&place.0, &committed);
         self.offsets.insert(place, committed);
-        Ok(())
     }
+}
+
+/// Bytes of an offset's names and metadata, as often as they are written.
+pub fn offset_bytes(group: &str, committed: &CommittedOffset) -> usize {
+    2 * group.len() + committed.metadata.len()
 }
 
 /// How a producer goes on.

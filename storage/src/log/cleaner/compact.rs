@@ -28,11 +28,7 @@ use crate::log::partition::BatchEntry;
 use crate::log::retain::{Glance, Unpacked};
 use crate::log::stable::{Aborted, is_aborted};
 use crate::log::topic::Compaction;
-use crate::log::values::Key;
 use bytes::Bytes;
-
-/// Aborted transactions forgotten with one submission.
-const FORGOTTEN_AT_ONCE: usize = 1000;
 
 /// Memory of one key in the map, what it keeps free included.
 const KEY_BYTES: usize = 40;
@@ -203,20 +199,6 @@ impl Cleaner {
             .compacted_records
             .fetch_add(pass.dropped, Ordering::Relaxed);
         Ok(dirty.last().is_some_and(|last| upto < last.info.end))
-    }
-
-    /// Their records have gone.
-    fn forget_aborted(&self, partition: PartitionId, lasts: &[Offset]) -> Result<(), Failure> {
-        for some in lasts.chunks(FORGOTTEN_AT_ONCE) {
-            let pair = |&last: &Offset| (Key::Aborted { partition, last }.encode(), None);
-            let pairs = some.iter().map(pair).collect();
-            self.submit(FORGOTTEN_AT_ONCE * 64, |reply| Work::Internal {
-                partition: METADATA,
-                pairs,
-                reply,
-            })?;
-        }
-        Ok(())
     }
 
     /// Notes the keys of dirty rows, until the map is full or everything is noted.

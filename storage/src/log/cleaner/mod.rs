@@ -330,11 +330,15 @@ impl Cleaner {
             self.trimmed.remove(&id);
             self.forgetting.insert(id);
         }
-        let steps: [(&str, Step); 8] = [
+        let steps: [(&str, Step); 9] = [
             ("forgetting deleted topics", Cleaner::forget_deleted),
             ("trimming", Cleaner::trim_all),
             ("retention", Cleaner::retain),
             ("trimming", Cleaner::trim_all),
+            (
+                "forgetting aborted transactions",
+                Cleaner::forget_aborted_below,
+            ),
             ("expiring producers", Cleaner::expire_producers),
             ("removing emptied rows", Cleaner::remove_emptied),
             ("carrying metadata", Cleaner::carry),

@@ -3,7 +3,49 @@
 use super::*;
 use crate::log::values::Key;
 
+/// Aborted transactions forgotten with one submission.
+const FORGOTTEN_AT_ONCE: usize = 1000;
+
 impl Cleaner {
+    /// Aborted transactions below log starts are of interest to nobody any more.
+    pub(super) fn forget_aborted_below(&mut self) -> Result<(), Failure> {
+        let partitions: Vec<Arc<Partition>> = {
+            let tables = self.parts.state.read();
+            tables.partitions.values().cloned().collect()
+        };
+        for partition in partitions {
+            loop {
+                let start = partition.log_start_offset();
+                let below = partition
+                    .transactions()
+                    .aborted_below(start, FORGOTTEN_AT_ONCE);
+                if below.is_empty() {
+                    break;
+                }
+                self.forget_aborted(partition.id(), &below)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is known of aborted transactions whose records have gone.
+    pub(super) fn forget_aborted(
+        &self,
+        partition: PartitionId,
+        lasts: &[Offset],
+    ) -> Result<(), Failure> {
+        for some in lasts.chunks(FORGOTTEN_AT_ONCE) {
+            let pair = |&last: &Offset| (Key::Aborted { partition, last }.encode(), None);
+            let pairs = some.iter().map(pair).collect();
+            self.submit(FORGOTTEN_AT_ONCE * 64, |reply| Work::Internal {
+                partition: METADATA,
+                pairs,
+                reply,
+            })?;
+        }
+        Ok(())
+    }
+
     /// Raises the log starts that retention asks for.
     pub(super) fn retain(&mut self) -> Result<(), Failure> {
         let now = self.parts.clock.now_ms();

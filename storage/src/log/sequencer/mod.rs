@@ -659,7 +659,6 @@ impl Sequencer {
             }
             let value = values::encode(offset).map_err(AppendError::Invalid)?;
             pairs.push((Key::LogStart(partition.id()).encode(), Some(value)));
-            pairs.extend(transactions::forgotten_aborted(partition, Some(*offset)));
             self.group
                 .log_starts
                 .push((partition.clone(), writer.log_start));
@@ -855,7 +854,7 @@ impl WalSequencer for Sequencer {
     }
 
     fn failed(&mut self, mut group: Group, error: &WalError) {
-        for (id, before) in std::mem::take(&mut group.transactions).into_iter().rev() {
+        for (id, before) in std::mem::take(&mut group.transactions) {
             self.transactions.put(&id, before);
         }
         group.roll_back();

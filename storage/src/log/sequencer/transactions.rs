@@ -1,5 +1,6 @@
 //! Transactions at the commit point: every step of one is records of the group being closed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
@@ -8,7 +9,7 @@ use crate::log::error::TransactionError;
 use crate::log::stable::{Aborted, Event};
 use crate::log::submission::{InTransaction, Step};
 use crate::log::transactions::{
-    Ending, Next, Outcome, ProducerIdentity, TRANSACTIONAL_IDS_MAX, Transaction,
+    Ending, Next, Outcome, ProducerIdentity, TRANSACTIONAL_IDS_MAX, Transaction, offset_bytes,
 };
 use crate::log::values::AbortedValue;
 
@@ -58,19 +59,28 @@ impl Sequencer {
                 return Err(TransactionError::TooManyIds);
             }
             let transaction = Transaction::new(self.new_producer_id(), timeout_ms, self.now_ms);
+            self.group.transactions.entry(id.to_owned()).or_insert(None);
             return self.put_transaction(id, transaction, true);
         };
         let again = known.check_begin(believed)?;
         if again && !known.is_ongoing() {
             return Ok(known.identity());
         }
-        let mut transaction = Arc::unwrap_or_clone(known);
-        if transaction.is_ongoing() {
-            self.finish(&mut transaction, Outcome::Abort, true)?;
-        }
-        let next = self.next_of(&transaction);
-        transaction.begin_anew(next, timeout_ms, believed.is_some(), self.now_ms);
-        self.put_transaction(id, transaction, true)
+        drop(known);
+        self.change(id, |sequencer, transaction| {
+            let before = transaction.identity();
+            let was_ongoing = transaction.is_ongoing();
+            if was_ongoing {
+                sequencer.finish(transaction, Outcome::Abort, true)?;
+            }
+            let next = sequencer.next_of(transaction);
+            transaction.begin_anew(next, timeout_ms, believed.is_some(), sequencer.now_ms);
+            if was_ongoing && believed.is_some() {
+                // Who asks again because the answer was lost asks as it was.
+                transaction.value.previous = (before.id.0, before.epoch);
+            }
+            Ok(true)
+        })
     }
 
     fn add_to_transaction(
@@ -87,17 +97,20 @@ impl Sequencer {
         }
         let offsets = offsets.then_some(OFFSETS);
         let all = partitions.iter().map(|p| p.id()).chain(offsets);
-        let new: Vec<PartitionId> = all.filter(|p| !known.partitions.contains_key(p)).collect();
+        let new = all.filter(|p| !known.partitions.contains_key(p));
+        let new: BTreeSet<PartitionId> = new.collect();
         let was_ongoing = known.is_ongoing();
         if was_ongoing && new.is_empty() {
             return Ok(producer);
         }
-        let mut transaction = Arc::unwrap_or_clone(known);
-        transaction.enter(self.now_ms);
-        for partition in new {
-            self.enter_partition(&mut transaction, partition, None)?;
-        }
-        self.put_transaction(id, transaction, !was_ongoing)
+        drop(known);
+        self.change(id, |sequencer, transaction| {
+            transaction.enter(sequencer.now_ms);
+            for partition in new {
+                sequencer.enter_partition(transaction, partition, None)?;
+            }
+            Ok(!was_ongoing)
+        })
     }
 
     fn add_offsets(
@@ -114,28 +127,34 @@ impl Sequencer {
         if !is_added && !adds {
             return Err(TransactionError::NotAdded);
         }
+        let bytes = commits.iter().map(|c| offset_bytes(group, &c.committed));
+        if !known.has_room(commits.len(), bytes.sum()) {
+            return Err(TransactionError::TooManyOffsets);
+        }
         let was_ongoing = known.is_ongoing();
-        let mut transaction = Arc::unwrap_or_clone(known);
-        let mut pairs = Vec::with_capacity(commits.len());
-        for commit in commits {
-            let key = Key::TransactionOffset {
-                producer_id: producer.id.0,
-                group: group.to_owned(),
-                topic: commit.topic,
-                partition: commit.partition,
-            };
-            pairs.push((key.encode(), Some(encoded(&commit.committed)?)));
-            let place = (group.to_owned(), commit.topic, commit.partition);
-            transaction.add_offset(place, commit.committed)?;
-        }
-        transaction.enter(self.now_ms);
-        if !is_added {
-            self.enter_partition(&mut transaction, OFFSETS, None)?;
-        }
-        if !pairs.is_empty() {
-            self.place_pairs(METADATA, pairs);
-        }
-        self.put_transaction(id, transaction, !was_ongoing)
+        drop(known);
+        self.change(id, |sequencer, transaction| {
+            let mut pairs = Vec::with_capacity(commits.len());
+            for commit in commits {
+                let key = Key::TransactionOffset {
+                    producer_id: producer.id.0,
+                    group: group.to_owned(),
+                    topic: commit.topic,
+                    partition: commit.partition,
+                };
+                pairs.push((key.encode(), Some(encoded(&commit.committed)?)));
+                let place = (group.to_owned(), commit.topic, commit.partition);
+                transaction.add_offset(place, commit.committed);
+            }
+            transaction.enter(sequencer.now_ms);
+            if !is_added {
+                sequencer.enter_partition(transaction, OFFSETS, None)?;
+            }
+            if !pairs.is_empty() {
+                sequencer.place_pairs(METADATA, pairs);
+            }
+            Ok(!was_ongoing)
+        })
     }
 
     fn end(
@@ -149,9 +168,11 @@ impl Sequencer {
         if known.check_end(producer, outcome, raises_epoch)? == Ending::Done {
             return Ok(known.identity());
         }
-        let mut transaction = Arc::unwrap_or_clone(known);
-        self.finish(&mut transaction, outcome, raises_epoch)?;
-        self.put_transaction(id, transaction, true)
+        drop(known);
+        self.change(id, |sequencer, transaction| {
+            sequencer.finish(transaction, outcome, raises_epoch)?;
+            Ok(true)
+        })
     }
 
     fn time_out(&mut self, id: &str, started_ms: u64) -> Identified {
@@ -159,9 +180,11 @@ impl Sequencer {
         if !known.is_ongoing() || known.value.started_ms != started_ms {
             return Ok(known.identity());
         }
-        let mut transaction = Arc::unwrap_or_clone(known);
-        self.finish(&mut transaction, Outcome::Abort, true)?;
-        self.put_transaction(id, transaction, true)
+        drop(known);
+        self.change(id, |sequencer, transaction| {
+            sequencer.finish(transaction, Outcome::Abort, true)?;
+            Ok(true)
+        })
     }
 
     fn forget(&mut self, id: &str, changed_ms: u64) -> Identified {
@@ -172,7 +195,8 @@ impl Sequencer {
                 vec![(Key::Transaction(id.to_owned()).encode(), None)],
             );
             let before = self.transactions.put(id, None);
-            self.group.transactions.push((id.to_owned(), before));
+            let noted = self.group.transactions.entry(id.to_owned());
+            noted.or_insert(before);
         }
         Ok(known.identity())
     }
@@ -199,14 +223,15 @@ impl Sequencer {
         let Some((id, known)) = self.transactions.of_producer(producer_id) else {
             return Ok(producer);
         };
-        let (id, known) = (id.to_owned(), known.clone());
         let Some(first) = known.partitions.get(&partition.id()).copied() else {
             return Ok(producer);
         };
-        let mut transaction = Arc::unwrap_or_clone(known);
-        transaction.partitions.remove(&partition.id());
-        self.leave_partition(producer, partition.id(), first, outcome)?;
-        self.put_transaction(&id, transaction, false)?;
+        let id = id.to_owned();
+        self.change(&id, |sequencer, transaction| {
+            transaction.partitions.remove(&partition.id());
+            sequencer.leave_partition(producer, partition.id(), first, outcome)?;
+            Ok(false)
+        })?;
         Ok(producer)
     }
 
@@ -218,26 +243,22 @@ impl Sequencer {
                 .any(|p| transaction.partitions.contains_key(&p.id()))
         };
         let all = self.transactions.iter().filter(|(_, known)| has(known));
-        let affected: Vec<(String, Arc<Transaction>)> = all
-            .map(|(id, known)| (id.to_owned(), known.clone()))
-            .collect();
-        let mut pairs = Vec::new();
-        for (id, known) in affected {
-            let mut transaction = Arc::unwrap_or_clone(known);
-            for partition in partitions {
-                if transaction.partitions.remove(&partition.id()).is_some() {
-                    let key = in_transaction(&transaction, partition.id());
-                    pairs.push((key.encode(), None));
+        let affected: Vec<String> = all.map(|(id, _)| id.to_owned()).collect();
+        for id in affected {
+            let left = self.change(&id, |sequencer, transaction| {
+                let mut pairs = Vec::new();
+                for partition in partitions {
+                    if transaction.partitions.remove(&partition.id()).is_some() {
+                        let key = in_transaction(transaction, partition.id());
+                        pairs.push((key.encode(), None));
+                    }
                 }
+                sequencer.place_pairs(METADATA, pairs);
+                Ok(false)
+            });
+            if let Err(error) = left {
+                tracing::error!(transactional_id = id, %error, "a deleted topic stays in the transaction");
             }
-            let before = self.transactions.put(&id, Some(Arc::new(transaction)));
-            self.group.transactions.push((id, before));
-        }
-        for partition in partitions {
-            pairs.extend(forgotten_aborted(partition, None));
-        }
-        if !pairs.is_empty() {
-            self.place_pairs(METADATA, pairs);
         }
     }
 
@@ -280,10 +301,12 @@ impl Sequencer {
             return Ok(false);
         }
         let was_ongoing = known.is_ongoing();
-        let mut transaction = Arc::unwrap_or_clone(known);
-        transaction.enter(self.now_ms);
-        self.enter_partition(&mut transaction, partition.id(), Some(base))?;
-        self.put_transaction(&within.id, transaction, !was_ongoing)?;
+        drop(known);
+        self.change(&within.id, |sequencer, transaction| {
+            transaction.enter(sequencer.now_ms);
+            sequencer.enter_partition(transaction, partition.id(), Some(base))?;
+            Ok(!was_ongoing)
+        })?;
         Ok(true)
     }
 
@@ -409,19 +432,50 @@ impl Sequencer {
         }
     }
 
+    /// Changes a transaction where it is; as it was before the group, it is kept once. `change` says
+    /// whether its value is to be written.
+    fn change(
+        &mut self,
+        id: &str,
+        change: impl FnOnce(&mut Sequencer, &mut Transaction) -> Result<bool, TransactionError>,
+    ) -> Identified {
+        let known = self.transactions.get(id).cloned();
+        let known = known.ok_or(TransactionError::UnknownId)?;
+        if !self.group.transactions.contains_key(id) {
+            let before = Some(known.clone());
+            self.group.transactions.insert(id.to_owned(), before);
+        }
+        drop(known);
+        let taken = self.transactions.take(id);
+        let taken = taken.ok_or(TransactionError::UnknownId)?;
+        let producer_id = taken.value.producer_id;
+        let mut transaction = Arc::unwrap_or_clone(taken);
+        let changed = change(self, &mut transaction);
+        if transaction.value.producer_id != producer_id {
+            self.transactions.forget_producer(producer_id);
+        }
+        match changed {
+            Ok(is_value_new) => self.put_transaction(id, transaction, is_value_new),
+            Err(error) => {
+                self.transactions.put(id, Some(Arc::new(transaction)));
+                Err(error)
+            }
+        }
+    }
+
     fn put_transaction(
         &mut self,
         id: &str,
         transaction: Transaction,
         is_value_new: bool,
     ) -> Identified {
-        if is_value_new {
-            let key = Key::Transaction(id.to_owned()).encode();
-            self.place_pairs(METADATA, vec![(key, Some(encoded(&transaction.value)?))]);
-        }
+        let value = is_value_new.then(|| encoded(&transaction.value));
         let identity = transaction.identity();
-        let before = self.transactions.put(id, Some(Arc::new(transaction)));
-        self.group.transactions.push((id.to_owned(), before));
+        self.transactions.put(id, Some(Arc::new(transaction)));
+        if let Some(value) = value {
+            let key = Key::Transaction(id.to_owned()).encode();
+            self.place_pairs(METADATA, vec![(key, Some(value?))]);
+        }
         Ok(identity)
     }
 }
@@ -435,21 +489,4 @@ fn in_transaction(transaction: &Transaction, partition: PartitionId) -> Key {
 
 fn encoded<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, TransactionError> {
     Ok(values::encode(value).map_err(AppendError::Invalid)?)
-}
-
-/// Removes what is known of aborted transactions that ended below an offset, or of all.
-pub(super) fn forgotten_aborted(
-    partition: &Partition,
-    below: Option<Offset>,
-) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-    let known = partition.transactions();
-    let below = below.unwrap_or_else(|| partition.high_watermark());
-    let keys = known.aborted_below(below).iter().map(|aborted| {
-        let key = Key::Aborted {
-            partition: partition.id(),
-            last: aborted.last,
-        };
-        (key.encode(), None)
-    });
-    keys.collect()
 }
