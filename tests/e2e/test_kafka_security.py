@@ -407,7 +407,7 @@ def test_aiokafka_signs_in(
 @pytest.mark.parametrize("mechanism", ("plain", "scram-sha-256", "scram-sha-512"))
 @pytest.mark.parametrize("listener", ("SASL", "SECURE"))
 def test_kafkajs_signs_in(
-    secured: Node, admin: AdminClient, kafkajs: Path, listener: str, mechanism: str
+    secured: Node, admin: AdminClient, node_clients: Path, listener: str, mechanism: str
 ) -> None:
     topic = f"kafkajs-{listener}-{mechanism}"
     create(admin, topic)
@@ -418,7 +418,7 @@ def test_kafkajs_signs_in(
         more["ssl"] = {"ca": [(secured.workdir / "ca.pem").read_text()]}
     broker = f"localhost:{secured.ports[f'kafka/{listener}']}"
     done = subprocess.run(
-        ["node", str(kafkajs / "produce.js"), broker, topic, "0", "100"],
+        ["node", str(node_clients / "produce.js"), broker, topic, "0", "100"],
         env={**os.environ, "KAFKAJS_OPTIONS": json.dumps(more)},
         capture_output=True,
         text=True,
