@@ -161,6 +161,7 @@ bench: $(RELEASE) ## Measure: the log against the raw disk, start-up, memory, MQ
 	benches/node.py --holdfast $(RELEASE) --loader "$$(cargo bench --locked --bench mqtt_load --no-run --message-format=json \
 		| jq -r 'select(.target.name? == "mqtt_load") | .executable // empty' | tail -n 1)"
 	cargo bench --locked --bench telemetry
+	cargo bench --locked --bench sign_in
 
 .PHONY: bench-log
 bench-log: need-rust ## Measure the log in all its parts against the bare disk; ARGS="seek fetch" chooses parts

@@ -10,3 +10,4 @@ pub mod mqtt;
 pub mod node;
 pub mod pipelines;
 pub mod simulate;
+pub mod tls;

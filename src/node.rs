@@ -102,7 +102,11 @@ impl Node {
         let mounts = Mounts {
             with_token: http::telemetry::router(TelemetryState::new(log.clone(), &telemetry)),
             speed: http::speed::router(SpeedState::new(log.clone())),
-            health: vec![mqtt_health(mqtt.stats()), telemetry_health(&telemetry)],
+            health: vec![
+                mqtt_health(mqtt.stats()),
+                kafka_health(kafka.clone()),
+                telemetry_health(&telemetry),
+            ],
             ..Mounts::default()
         };
         let (http, speed) = (config.http, config.speed);
@@ -178,6 +182,25 @@ fn mqtt_health(stats: Arc<MqttStats>) -> HealthSection {
     };
     HealthSection {
         name: "mqtt",
+        probe: Arc::new(probe),
+    }
+}
+
+fn kafka_health(kafka: kafka::Handle) -> HealthSection {
+    let probe = move || {
+        let stats = kafka.stats();
+        let counts = json!({
+            "connections": stats.connections,
+            "connections_refused": stats.connections_refused,
+            "addresses_refused": stats.addresses_refused,
+            "connections_broken": stats.connections_broken,
+            "requests": stats.requests,
+            "throttled": stats.throttled,
+        });
+        (true, counts)
+    };
+    HealthSection {
+        name: "kafka",
         probe: Arc::new(probe),
     }
 }

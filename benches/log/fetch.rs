@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 
-use holdfast_storage::log::{Log, LogOptions, Offset, Topic};
+use holdfast_storage::log::{Isolation, Log, LogOptions, Offset, Topic};
 use holdfast_wal::disk::RealDisk;
 use holdfast_wal::{Segment, SegmentId};
 
@@ -108,7 +108,9 @@ fn read(log: &Log, topic: &Topic) -> usize {
     let partition = &topic.partitions()[0];
     let (mut next, mut bytes) = (Offset::ZERO, 0);
     while next < partition.high_watermark() {
-        let fetched = log.fetch(partition, next, FETCH_BYTES).unwrap();
+        let fetched = log
+            .fetch(partition, next, FETCH_BYTES, Isolation::Uncommitted)
+            .unwrap();
         bytes += fetched.bytes();
         // One record a batch, all of one size.
         let batches = fetched.bytes() / fetched_batch_bytes();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_storage::log::batch::{BatchBuilder, EncodedRecords};
-use holdfast_storage::log::{Log, LogOptions, Offset, Record};
+use holdfast_storage::log::{Isolation, Log, LogOptions, Offset, Record};
 use holdfast_wal::disk::sim::Random;
 
 use super::{fresh, noise, short, single, topic};
@@ -52,7 +52,12 @@ pub fn run(dir: &Path) {
     let by_offset = rate(|random| {
         let partition = &topic.partitions()[random.below(PARTITIONS as u64) as usize];
         let at = Offset::new(random.below(per_partition) as i64).unwrap();
-        assert!(log.fetch(partition, at, 1).unwrap().bytes() > 0);
+        assert!(
+            log.fetch(partition, at, 1, Isolation::Uncommitted)
+                .unwrap()
+                .bytes()
+                > 0
+        );
     });
     println!("  by offset, its batch read  {by_offset:9.0}/s   bar 100000");
     let by_time = rate(|random| {

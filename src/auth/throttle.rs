@@ -1,7 +1,12 @@
 //! Counts failed sign-ins per address, in fixed windows, in a table of bounded size.
+//!
+//! An attempt is looked at when its turn has come, and counts when it has failed: ten thousand devices
+//! behind one address may wait for their turns together. What slips through beyond the limit is what is
+//! judged at the same moment.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Addresses remembered at once; the one whose window began first makes room.
@@ -14,7 +19,7 @@ pub(super) struct Throttle {
     addresses: HashMap<IpAddr, Window>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Window {
     began: Instant,
     failures: u32,
@@ -29,41 +34,32 @@ impl Throttle {
         }
     }
 
-    /// Counts an attempt as failed before it is judged, so that attempts made at the same time cannot
-    /// slip through together; [`Throttle::forgive`] takes a successful one back. `Err` holds the seconds
-    /// to wait.
-    pub(super) fn admit(&mut self, from: IpAddr, now: Instant) -> Result<(), u64> {
+    /// Whether this address may try; `Err` holds the seconds to wait.
+    pub(super) fn check(&self, from: IpAddr, now: Instant) -> Result<(), u64> {
+        let Some(window) = self.addresses.get(&network_of(from)) else {
+            return Ok(());
+        };
+        let age = now.saturating_duration_since(window.began);
+        if age >= self.window || window.failures < self.failures_max {
+            return Ok(());
+        }
+        Err(self.window.saturating_sub(age).as_secs().max(1))
+    }
+
+    pub(super) fn count(&mut self, from: IpAddr, now: Instant) {
         let from = network_of(from);
         if !self.addresses.contains_key(&from) {
             self.make_room(now);
         }
-        let window = self.addresses.entry(from).or_insert(Window {
+        let fresh = Window {
             began: now,
             failures: 0,
-        });
-        let age = now.saturating_duration_since(window.began);
-        if age >= self.window {
-            *window = Window {
-                began: now,
-                failures: 0,
-            };
+        };
+        let window = self.addresses.entry(from).or_insert(fresh);
+        if now.saturating_duration_since(window.began) >= self.window {
+            *window = fresh;
         }
-        if window.failures >= self.failures_max {
-            let left = self.window.saturating_sub(age);
-            return Err(left.as_secs().max(1));
-        }
-        window.failures += 1;
-        Ok(())
-    }
-
-    pub(super) fn forgive(&mut self, from: IpAddr) {
-        let from = network_of(from);
-        if let Some(window) = self.addresses.get_mut(&from) {
-            window.failures = window.failures.saturating_sub(1);
-            if window.failures == 0 {
-                self.addresses.remove(&from);
-            }
-        }
+        window.failures = window.failures.saturating_add(1);
     }
 
     fn make_room(&mut self, now: Instant) {
@@ -84,6 +80,35 @@ impl Throttle {
         {
             self.addresses.remove(&oldest);
         }
+    }
+}
+
+/// A sign-in from one address.
+#[derive(Debug, Clone)]
+pub(super) struct Attempt {
+    throttle: Arc<Mutex<Throttle>>,
+    from: IpAddr,
+}
+
+impl Attempt {
+    pub(super) fn new(throttle: &Arc<Mutex<Throttle>>, from: IpAddr) -> Attempt {
+        Attempt {
+            throttle: Arc::clone(throttle),
+            from,
+        }
+    }
+
+    /// `Err` holds the seconds to wait.
+    pub(super) fn check(&self) -> Result<(), u64> {
+        self.lock().check(self.from, Instant::now())
+    }
+
+    pub(super) fn failed(&self) {
+        self.lock().count(self.from, Instant::now());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,28 +134,15 @@ mod tests {
         let mut throttle = Throttle::new(3, 60);
         let start = Instant::now();
         for _ in 0..3 {
-            throttle.admit(address(1), start).unwrap();
+            assert_eq!(throttle.check(address(1), start), Ok(()));
+            throttle.count(address(1), start);
         }
-        assert_eq!(
-            throttle.admit(address(1), start + Duration::from_secs(10)),
-            Err(50)
-        );
-        assert_eq!(throttle.admit(address(2), start), Ok(()));
-        assert_eq!(
-            throttle.admit(address(1), start + Duration::from_secs(60)),
-            Ok(())
-        );
-    }
-
-    #[test]
-    fn a_success_costs_nothing() {
-        let mut throttle = Throttle::new(2, 60);
-        let now = Instant::now();
-        for _ in 0..100 {
-            throttle.admit(address(1), now).unwrap();
-            throttle.forgive(address(1));
-        }
-        assert!(throttle.addresses.is_empty());
+        let later = |s| start + Duration::from_secs(s);
+        assert_eq!(throttle.check(address(1), later(10)), Err(50));
+        assert_eq!(throttle.check(address(2), start), Ok(()));
+        assert_eq!(throttle.check(address(1), later(60)), Ok(()));
+        throttle.count(address(1), later(60));
+        assert_eq!(throttle.check(address(1), later(61)), Ok(()));
     }
 
     #[test]
@@ -138,33 +150,23 @@ mod tests {
         let mut throttle = Throttle::new(1, 60);
         let start = Instant::now();
         for n in 0..2 * THROTTLE_ADDRESSES_MAX as u32 {
-            throttle
-                .admit(address(n), start + Duration::from_millis(u64::from(n)))
-                .unwrap();
+            throttle.count(address(n), start + Duration::from_millis(u64::from(n)));
             assert!(throttle.addresses.len() <= THROTTLE_ADDRESSES_MAX);
         }
         let newest = 2 * THROTTLE_ADDRESSES_MAX as u32 - 1;
-        assert!(
-            throttle
-                .admit(address(newest), start + Duration::from_secs(9))
-                .is_err()
-        );
+        let soon = start + Duration::from_secs(9);
+        assert!(throttle.check(address(newest), soon).is_err());
     }
 
     #[test]
     fn a_slash_64_counts_as_one_address() {
         let mut throttle = Throttle::new(1, 60);
         let now = Instant::now();
-        throttle.admit("2001:db8::1".parse().unwrap(), now).unwrap();
-        assert!(throttle.admit("2001:db8::2".parse().unwrap(), now).is_err());
-        assert!(
-            throttle
-                .admit("2001:db8:0:1::2".parse().unwrap(), now)
-                .is_ok()
-        );
-        throttle
-            .admit("::ffff:10.0.0.1".parse().unwrap(), now)
-            .unwrap();
-        assert!(throttle.admit("10.0.0.1".parse().unwrap(), now).is_err());
+        throttle.count("2001:db8::1".parse().unwrap(), now);
+        throttle.count("::ffff:10.0.0.1".parse().unwrap(), now);
+        let check = |text: &str| throttle.check(text.parse().unwrap(), now);
+        assert!(check("2001:db8::2").is_err());
+        assert!(check("2001:db8:0:1::2").is_ok());
+        assert!(check("10.0.0.1").is_err());
     }
 }

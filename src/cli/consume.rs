@@ -176,17 +176,17 @@ async fn cursors(remote: &mut Remote, arguments: &ConsumeArgs) -> Result<Vec<Cur
     Ok(cursors)
 }
 
-/// The next records; a batch that cannot be read is reported and passed over.
+/// The next records, and where to go on; a batch that cannot be read is reported and passed over.
 async fn fetch(
     remote: &mut Remote,
     topic: &str,
     cursor: &mut Cursor,
-) -> Result<Option<Vec<StoredRecord>>, CliError> {
+) -> Result<Option<(Vec<StoredRecord>, i64)>, CliError> {
     match remote
         .fetch(topic, cursor.partition, cursor.next, POLL)
         .await?
     {
-        Fetched::Records(records) => Ok(Some(records)),
+        Fetched::Records { records, next } => Ok(Some((records, next))),
         Fetched::Unreadable { next, sentence } => {
             output::complain(&sentence);
             cursor.next = next.max(cursor.next + 1);
@@ -202,13 +202,13 @@ async fn catch_up(
     printer: &mut Printer<'_>,
 ) -> Result<(), CliError> {
     while cursor.next < cursor.end && printer.wants_more() {
-        let Some(records) = fetch(remote, printer.topic, cursor).await? else {
+        let Some((records, next)) = fetch(remote, printer.topic, cursor).await? else {
             continue;
         };
-        // What lies between here and the end are no records for a reader.
-        let Some(last) = records.last().map(|record| record.offset.value()) else {
+        if next <= cursor.next {
+            // What lies between here and the end is nothing for a reader, or not yet.
             break;
-        };
+        }
         for record in records
             .iter()
             .filter(|record| (cursor.next..cursor.end).contains(&record.offset.value()))
@@ -217,9 +217,8 @@ async fn catch_up(
                 printer.print(cursor.partition, record)?;
             }
         }
-        cursor.next = last.saturating_add(1).min(cursor.end).max(cursor.next);
+        cursor.next = next.min(cursor.end).max(cursor.next);
     }
-    cursor.next = cursor.next.max(cursor.end);
     Ok(())
 }
 
@@ -269,14 +268,14 @@ async fn watch(
 ) -> Result<(), CliError> {
     let mut remote = Remote::connect(arguments).await?;
     loop {
-        let Some(mut records) = fetch(&mut remote, topic, &mut cursor).await? else {
+        let Some((mut records, next)) = fetch(&mut remote, topic, &mut cursor).await? else {
             continue;
         };
         records.retain(|record| record.offset.value() >= cursor.next);
-        let Some(last) = records.last().map(|record| record.offset.value()) else {
+        cursor.next = cursor.next.max(next);
+        if records.is_empty() {
             continue;
-        };
-        cursor.next = last.saturating_add(1);
+        }
         if sender.send(Ok((cursor.partition, records))).await.is_err() {
             return Ok(());
         }

@@ -20,10 +20,10 @@ use crate::simulate::{DEVICES_MAX, Plan, Progress, SimulateConfig};
 
 /// Where the demo keeps its data unless told otherwise.
 const DATA_DIR: &str = "holdfast-data";
-/// The client that the demo makes for its user.
-const CLIENT: &str = "demo";
-/// The client of the simulated devices, where the MQTT door asks for one.
-const DEVICES_CLIENT: &str = "demo-devices";
+/// Who the person in front of the demo signs in as.
+const USER: &str = "demo";
+/// The user of the simulated devices, where the MQTT door asks for one.
+const DEVICES_USER: &str = "demo-devices";
 
 #[derive(Debug, Args)]
 #[command(mut_arg("config", |arg| arg.help("Configuration file [default: none]")))]
@@ -36,7 +36,7 @@ pub(super) struct DemoArgs {
     /// Keep the data in a temporary directory that is removed at the end.
     #[arg(long, conflicts_with = "data_dir")]
     ephemeral: bool,
-    /// Give the client "demo" a new secret and print it.
+    /// Give the user "demo" a new secret and print it.
     #[arg(long)]
     new_credentials: bool,
     /// Run without simulated devices.
@@ -110,9 +110,9 @@ async fn welcome(
     supervisor: &Supervisor,
 ) -> Result<Option<(String, String)>, CliError> {
     let auth = node.auth();
-    let fresh = arguments.new_credentials || !auth.clients().iter().any(|id| id == CLIENT);
+    let fresh = arguments.new_credentials || auth.user(USER).is_none();
     let secret = match fresh {
-        true => Some(auth.create_client(CLIENT).await.map_err(CliError::failed)?),
+        true => Some(auth.renew_token(USER).await.map_err(CliError::failed)?),
         false => None,
     };
     let devices = match anonymous {
@@ -120,10 +120,10 @@ async fn welcome(
         // Only its hash is kept, so that it is renewed at every start.
         false => {
             let secret = auth
-                .create_client(DEVICES_CLIENT)
+                .renew_token(DEVICES_USER)
                 .await
                 .map_err(CliError::failed)?;
-            Some((DEVICES_CLIENT.to_owned(), secret))
+            Some((DEVICES_USER.to_owned(), secret))
         }
     };
     let addresses = node.addresses();
@@ -143,8 +143,8 @@ fn greeting(mqtt: SocketAddr, kafka: SocketAddr, http: SocketAddr, secret: Optio
     let sign_in = match secret {
         Some(secret) => format!(
             "credentials of the HTTP door and the dashboard, shown only now:\n  \
-             client_id {CLIENT}\n  client_secret {secret}\n\
-             dashboard:\n  http://{http}/#client_id={CLIENT}&client_secret={secret}\n"
+             client_id {USER}\n  client_secret {secret}\n\
+             dashboard:\n  http://{http}/#client_id={USER}&client_secret={secret}\n"
         ),
         None => format!(
             "dashboard:\n  http://{http}/\n\
@@ -156,7 +156,7 @@ fn greeting(mqtt: SocketAddr, kafka: SocketAddr, http: SocketAddr, secret: Optio
         "{sign_in}try:\n  \
          mosquitto_pub -h {} -p {} -q 1 -t speed/sensor-x -m '{{\"sensor_id\":\"sensor-x\",\"speed\":42,\"ts\":1700000000}}'\n  \
          kcat -b {kafka} -C -t telemetry.raw -o -5 -e\n  \
-         curl -s http://{http}/auth -H 'content-type: application/json' -d '{{\"client_id\":\"{CLIENT}\",\"client_secret\":\"{secret}\"}}'\n\
+         curl -s http://{http}/auth -H 'content-type: application/json' -d '{{\"client_id\":\"{USER}\",\"client_secret\":\"{secret}\"}}'\n\
          stop with Ctrl-C\n",
         mqtt.ip(),
         mqtt.port(),

@@ -12,7 +12,6 @@
 //! | 78 | the configuration was refused |
 //! | 130 | a second signal cut the shutdown short |
 
-mod clients;
 mod config;
 mod consume;
 mod demo;
@@ -22,11 +21,13 @@ mod lifecycle;
 mod logging;
 mod notify;
 mod output;
+mod password;
 mod produce;
 mod remote;
 mod serve;
 mod simulate;
 mod topics;
+mod users;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,8 +63,8 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Read records of a topic of a running node.
     Consume(consume::ConsumeArgs),
-    /// The clients that may sign in; only while the node is stopped.
-    Clients(clients::ClientsArgs),
+    /// Who may sign in; only while the node is stopped.
+    Users(users::UsersArgs),
     /// Check and show the configuration.
     Config(config::ConfigArgs),
     /// Look through the data of a stopped node: every checksum, and whether all parts agree.
@@ -177,7 +178,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Topics(arguments) => topics::run(&arguments),
         Command::Produce(arguments) => produce::run(&arguments),
         Command::Consume(arguments) => consume::run(&arguments),
-        Command::Clients(arguments) => clients::run(&arguments),
+        Command::Users(arguments) => users::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Version => output::line(format_args!("holdfast {VERSION}")),
@@ -272,7 +273,7 @@ mod tests {
             "TOPICS LIST",
             "PRODUCE",
             "CONSUME",
-            "CLIENTS CREATE",
+            "USERS CREATE",
             "CONFIG CHECK",
         ];
         for name in names {

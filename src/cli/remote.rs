@@ -101,7 +101,7 @@ impl Remote {
         wait: Duration,
     ) -> Result<Fetched, CliError> {
         match self.client.fetch(topic, partition, from, wait).await {
-            Ok(records) => Ok(Fetched::Records(records)),
+            Ok((records, next)) => Ok(Fetched::Records { records, next }),
             Err(ref error @ ClientError::Records { next, .. }) => Ok(Fetched::Unreadable {
                 next,
                 sentence: format!("{topic}-{partition}: {error}"),
@@ -125,12 +125,13 @@ impl Remote {
 
 /// What a fetch brought.
 pub(super) enum Fetched {
-    Records(Vec<StoredRecord>),
-    /// A batch that cannot be read, and the offset behind it.
-    Unreadable {
+    Records {
+        records: Vec<StoredRecord>,
+        /// Where to go on.
         next: i64,
-        sentence: String,
     },
+    /// A batch that cannot be read, and the offset behind it.
+    Unreadable { next: i64, sentence: String },
 }
 
 fn sentence(error: &ClientError, address: &str) -> CliError {

@@ -119,6 +119,7 @@ impl Config {
     fn validate(&self) -> Result<(), String> {
         self.log.validate()?;
         self.simulate.validate()?;
+        self.auth.validate()?;
         self.mqtt.validate()?;
         self.telemetry.check()
     }

@@ -119,7 +119,8 @@ fn quoted(text: &str) -> String {
 fn is_secret(key: &str) -> bool {
     let key = key.to_lowercase();
     let names = ["secret", "password", "passwd", "private_key", "api_key"];
-    !key.ends_with("_file")
+    let harmless = ["_file", "_bytes", "_at_once"];
+    !harmless.iter().any(|end| key.ends_with(end))
         && (names.iter().any(|name| key.contains(name)) || key.ends_with("token"))
 }
 
@@ -142,15 +143,18 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_masked_by_name_and_their_files_are_not() {
+    fn secrets_are_masked_by_name_and_their_files_and_sizes_are_not() {
         let tree = tree::parse(
-            "client_secret = \"hush\"\nsecret_file = \"/run/x\"\ntoken_ttl_s = 5",
+            "client_secret = \"hush\"\nsecret_file = \"/run/x\"\ntoken_ttl_s = 5\npassword_hash_memory_bytes = 77",
             Path::new("t"),
         )
         .unwrap();
         let shown = render(&tree);
         assert!(
-            !shown.contains("hush") && shown.contains("/run/x") && shown.contains('5'),
+            !shown.contains("hush")
+                && ["/run/x", "= 5", "= 77"]
+                    .iter()
+                    .all(|part| shown.contains(part)),
             "{shown}"
         );
     }

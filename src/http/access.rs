@@ -16,9 +16,6 @@ use axum::response::{IntoResponse, Response};
 use super::errors::ApiError;
 use crate::auth::{Auth, Principal, TokenError};
 
-/// Client id of a request that was let through without a token.
-pub const ANONYMOUS: &str = "anonymous";
-
 /// The two ends of the connection a request came over; an extension of every request.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
@@ -35,7 +32,7 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// The client behind an `Authorization` header, or anonymous where that is allowed.
+    /// The user behind an `Authorization` header, or anonymous where that is allowed.
     fn judge(
         &self,
         headers: &HeaderMap,
@@ -50,7 +47,7 @@ impl Access {
             })?;
             return self
                 .auth
-                .verify_token(token)
+                .verify_token(token, peer.address.ip())
                 .map_err(|refused| ApiError::unauthorized(refused.to_string()));
         }
         if !anonymous_allowed {
@@ -63,9 +60,7 @@ impl Access {
                 "a request made by a page from another site needs a token",
             ));
         }
-        Ok(Principal {
-            client_id: ANONYMOUS.to_owned(),
-        })
+        Ok(Principal::anonymous(peer.address.ip()))
     }
 
     fn for_api(&self, headers: &HeaderMap, peer: Peer) -> Result<Principal, ApiError> {
@@ -83,8 +78,8 @@ impl Access {
         self.allow_anonymous && same_site(headers, peer)
     }
 
-    pub(super) fn check_token(&self, token: &str) -> Result<(), TokenError> {
-        self.auth.verify_token(token).map(|_| ())
+    pub(super) fn check_token(&self, token: &str, peer: Peer) -> Result<(), TokenError> {
+        self.auth.verify_token(token, peer.address.ip()).map(|_| ())
     }
 }
 

@@ -34,7 +34,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use access::{ANONYMOUS, Peer};
+pub use access::Peer;
 use access::{Access, require_speed_access, require_token};
 use api::Api;
 pub use config::{HttpConfig, SpeedConfig};

@@ -29,7 +29,7 @@ pub(super) async fn live(
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
     let permit = sockets.admit()?;
-    let check = sockets.token_check();
+    let check = sockets.token_check(peer);
     let gate = if sockets.access.anonymous_socket(&headers, peer) {
         Gate::HelloOnly(check)
     } else {
@@ -51,7 +51,7 @@ pub(super) async fn gauge(
     let gate = match sockets.access.for_speed(&headers, peer) {
         Ok(_) => Gate::Open,
         Err(_) if !headers.contains_key(header::AUTHORIZATION) => {
-            Gate::Token(sockets.token_check())
+            Gate::Token(sockets.token_check(peer))
         }
         Err(refused) => return Err(refused),
     };
@@ -76,9 +76,9 @@ impl Sockets {
         })
     }
 
-    fn token_check(&self) -> TokenCheck {
+    fn token_check(&self, peer: Peer) -> TokenCheck {
         let access = Arc::clone(&self.access);
-        Arc::new(move |token| access.check_token(token))
+        Arc::new(move |token| access.check_token(token, peer))
     }
 }
 

@@ -179,10 +179,10 @@ pub(super) fn whole(
 
 /// Who sent the request, as a header of its records.
 pub(super) fn client_of(principal: Option<&Extension<Principal>>) -> String {
-    principal.map_or_else(
-        || "anonymous".to_owned(),
-        |principal| principal.client_id.clone(),
-    )
+    let named = principal.filter(|principal| !principal.is_anonymous());
+    named
+        .map_or("anonymous", |principal| principal.name())
+        .to_owned()
 }
 
 /// A partition of a topic that its pipeline made at start.

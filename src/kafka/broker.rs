@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use holdfast_storage::log::{FetchError, Log, Partition, Topic, TopicId};
 use tokio::sync::Semaphore;
@@ -13,6 +13,8 @@ use super::config::KafkaConfig;
 use super::fetch_sessions::FetchSessions;
 use super::groups::Coordinator;
 use super::protocol::{ErrorCode, Str};
+use super::quotas::{Quota, Quotas};
+use super::throttle::{Addresses, Throttle};
 
 /// A code for the client's program and a sentence for its reader.
 pub(super) type Refusal = (ErrorCode, String);
@@ -32,6 +34,8 @@ pub(super) struct Broker {
     response_bytes: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     pub(super) fetch_sessions: FetchSessions,
+    pub(super) quotas: Quotas,
+    pub(super) addresses: Arc<Addresses>,
 }
 
 /// What the door counts; read through [`super::Handle::stats`].
@@ -40,6 +44,8 @@ pub(super) struct Counters {
     pub(super) connections: AtomicUsize,
     pub(super) connections_refused: AtomicU64,
     pub(super) connections_broken: AtomicU64,
+    pub(super) addresses_refused: AtomicU64,
+    pub(super) throttled: AtomicU64,
     pub(super) requests: AtomicU64,
 }
 
@@ -50,6 +56,15 @@ pub(super) struct Asker {
     pub(super) client_id: String,
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
+    /// How long it should wait before it asks again.
+    pub(super) throttle: Arc<Throttle>,
+}
+
+impl Asker {
+    /// Whose quotas count.
+    pub(super) fn user(&self) -> &str {
+        "ANONYMOUS"
+    }
 }
 
 /// How a request names a topic: by name, or since KIP-516 by id.
@@ -91,6 +106,7 @@ impl Broker {
         let counters = Arc::default();
         let sessions_max = config.fetch_sessions_max;
         let fetch_sessions = FetchSessions::new(sessions_max, config.fetch_session_partitions_max);
+        let quotas = Quotas::open(log.clone());
         Broker {
             log,
             groups,
@@ -102,6 +118,8 @@ impl Broker {
             response_bytes,
             reads,
             fetch_sessions,
+            quotas,
+            addresses: Arc::default(),
         }
     }
 
@@ -155,6 +173,25 @@ impl Broker {
         } else {
             Err(ErrorCode::UnknownLeaderEpoch)
         }
+    }
+
+    /// Counts what the asker takes of a quota, and has it wait if that is too much.
+    pub(super) fn take(&self, quota: Quota, asker: &Asker, amount: f64) {
+        let wait = self
+            .quotas
+            .take(quota, asker.user(), &asker.client_id, amount);
+        if !wait.is_zero() {
+            self.counters.throttled.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(peer = %asker.peer, client_id = asker.client_id, quota = quota.name(), ?wait, "Kafka client throttled");
+            asker.throttle.add(wait);
+        }
+    }
+
+    /// Whether the asker has taken too much already.
+    pub(super) fn is_over(&self, quota: Quota, asker: &Asker) -> bool {
+        let wait = self.quotas.take(quota, asker.user(), &asker.client_id, 0.0);
+        asker.throttle.add(wait);
+        !wait.is_zero()
     }
 
     /// Runs `read` where it may wait for the disk without holding up other connections.

@@ -20,8 +20,11 @@ pub struct KafkaConfig {
     pub allow_anonymous: bool,
     /// The broker's id in metadata. Default 1.
     pub node_id: i32,
-    /// Connections at once; one more is closed at once. Default 1024.
+    /// Connections at once; one more is closed at once. Kafka: `max.connections`. Default 10000.
     pub connections_max: usize,
+    /// Connections of one address at once; one more is closed at once. Kafka: `max.connections.per.ip`.
+    /// Default 10000.
+    pub connections_per_address_max: usize,
     /// Largest request in bytes that may carry records; a larger one closes its connection.
     /// Kafka: `socket.request.max.bytes`. Default 16 MiB. Other requests may have 4 MiB at most.
     pub request_bytes_max: usize,
@@ -61,6 +64,33 @@ pub struct KafkaConfig {
     pub reads_max: usize,
     /// `[kafka.groups]`.
     pub groups: GroupsConfig,
+    /// `[kafka.transactions]`.
+    pub transactions: TransactionsConfig,
+}
+
+/// `[kafka.transactions]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransactionsConfig {
+    /// Longest time that a producer may give its transactions, in milliseconds. Default 900000. Kafka:
+    /// `transaction.max.timeout.ms`.
+    pub timeout_ms_max: u32,
+    /// How often it is looked for transactions that have timed out, in milliseconds. Default 10000.
+    /// Kafka: `transaction.abort.timed.out.transaction.cleanup.interval.ms`.
+    pub timeout_check_interval_ms: u64,
+    /// How long a transactional id is known that has no transaction, in milliseconds. Default seven
+    /// days. Kafka: `transactional.id.expiration.ms`.
+    pub id_expiry_ms: u64,
+}
+
+impl Default for TransactionsConfig {
+    fn default() -> TransactionsConfig {
+        TransactionsConfig {
+            timeout_ms_max: 900_000,
+            timeout_check_interval_ms: 10_000,
+            id_expiry_ms: 7 * 24 * 3_600_000,
+        }
+    }
 }
 
 /// See [`KafkaConfig::accept_replication_factor`].
@@ -78,7 +108,8 @@ impl Default for KafkaConfig {
             advertised: None,
             allow_anonymous: false,
             node_id: 1,
-            connections_max: 1024,
+            connections_max: 10_000,
+            connections_per_address_max: 10_000,
             request_bytes_max: 16 << 20,
             requests_bytes_max: 64 << 20,
             in_flight_max: 32,
@@ -94,6 +125,7 @@ impl Default for KafkaConfig {
             responses_bytes_max: 64 << 20,
             reads_max: 16,
             groups: GroupsConfig::default(),
+            transactions: TransactionsConfig::default(),
         }
     }
 }

@@ -29,6 +29,8 @@ use super::broker::{Asker, Broker};
 use super::handlers::{self, produce};
 use super::protocol::wire::LENGTH_BYTES;
 use super::protocol::{self, ApiKey, DecodeError, EncodeError, Request};
+use super::quotas::Quota;
+use super::throttle::{Pause, Throttle, Timed};
 use super::transmit::{Unsent, transmit};
 
 /// Memory set aside for a frame on the word of its length field alone, in bytes.
@@ -101,6 +103,7 @@ pub(super) async fn serve(broker: Arc<Broker>, socket: TcpStream, peer: SocketAd
         in_flight: Arc::new(Semaphore::new(in_flight_max)),
         in_flight_max,
         turns,
+        pause: Arc::default(),
     };
     let mut answering = std::pin::pin!(answer(&broker, to_client, queue));
     let ended = tokio::select! {
@@ -143,6 +146,7 @@ struct Reading<'a> {
     in_flight: Arc<Semaphore>,
     in_flight_max: usize,
     turns: mpsc::Sender<Turn>,
+    pause: Arc<Pause>,
 }
 
 impl Reading<'_> {
@@ -158,6 +162,7 @@ impl Reading<'_> {
         loop {
             let place = self.in_flight.clone().acquire_owned().await;
             let in_flight = place.map_err(|_| Ended::Stopping)?;
+            self.pause.over().await;
             let Some(frame) = self.read_frame().await? else {
                 return Ok(());
             };
@@ -186,12 +191,15 @@ impl Reading<'_> {
                 .unwrap_or_default(),
             peer: self.peer,
             local: self.local,
+            throttle: Arc::new(Throttle::new(self.pause.clone())),
         };
         let mut bytes = None;
         let work = match protocol::decode_request(frame) {
             Ok((_, Request::Produce(request))) => {
                 bytes = self.reserve(frame_bytes).await;
-                Work::Produce(produce::admit(self.broker, asker.version, request).await)
+                self.broker.take(Quota::Produce, &asker, frame_bytes as f64);
+                let admitting = produce::admit(self.broker, asker.version, request);
+                Work::Produce(timed(self.broker, &asker, admitting).await)
             }
             Ok((_, request)) => Work::Request(request),
             Err(DecodeError::UnsupportedVersion { .. })
@@ -237,7 +245,7 @@ impl Reading<'_> {
         };
         let length = usize::try_from(length)
             .ok()
-            .filter(|&bytes| bytes <= bytes_max)
+            .filter(|&bytes| (1..=bytes_max).contains(&bytes))
             .ok_or(Ended::FrameLength {
                 bytes: i64::from(length),
                 bytes_max,
@@ -291,6 +299,16 @@ async fn answer(
     Ended::Stopping
 }
 
+/// Counts how long the work keeps a thread busy, where anybody has quotas.
+async fn timed<T>(broker: &Broker, asker: &Asker, work: impl Future<Output = T>) -> T {
+    if !broker.quotas.are_any() {
+        return work.await;
+    }
+    let (result, busy) = Timed::new(work).await;
+    broker.take(Quota::Request, asker, busy.as_secs_f64() * 100.0);
+    result
+}
+
 async fn take_turn(
     broker: &Arc<Broker>,
     socket: OwnedWriteHalf,
@@ -305,10 +323,10 @@ async fn take_turn(
     } = turn;
     let mut _held = None;
     let (version, response) = match work {
-        Work::Request(request) => (
-            asker.version,
-            handlers::handle(broker, &asker, request, &mut _held).await,
-        ),
+        Work::Request(request) => {
+            let handling = handlers::handle(broker, &asker, request, &mut _held);
+            (asker.version, timed(broker, &asker, handling).await)
+        }
         Work::Produce(admitted) => match admitted.settle().await {
             produce::Settled::Answer(response) => (asker.version, response.into()),
             produce::Settled::Silence => return Ok(socket),
@@ -316,7 +334,15 @@ async fn take_turn(
         },
         Work::UnknownApiVersions => (0, handlers::unknown_api_versions().into()),
     };
+    let mut response = response;
+    let throttle_ms = asker.throttle.ms();
+    if throttle_ms > 0 {
+        response.set_throttle_time_ms(throttle_ms);
+    }
     let frame = protocol::encode_response(&response, version, correlation_id)?;
+    if response.api() == ApiKey::Fetch {
+        broker.take(Quota::Fetch, &asker, frame.bytes() as f64);
+    }
     let limit = Duration::from_secs(broker.config.idle_timeout_s.max(1));
     Ok(transmit(broker, socket, frame, limit).await?)
 }

@@ -44,6 +44,10 @@ pub struct KafkaStats {
     pub connections: usize,
     /// Closed at once because `connections_max` was reached.
     pub connections_refused: u64,
+    /// Closed at once because `connections_per_address_max` was reached, or its quota.
+    pub addresses_refused: u64,
+    /// Requests whose clients were told to wait by a quota.
+    pub throttled: u64,
     /// Closed by the door because of what the client sent, or did not read.
     pub connections_broken: u64,
     pub requests: u64,
@@ -69,6 +73,8 @@ impl Handle {
             connections: counters.connections.load(Ordering::Relaxed),
             connections_refused: counters.connections_refused.load(Ordering::Relaxed),
             connections_broken: counters.connections_broken.load(Ordering::Relaxed),
+            addresses_refused: counters.addresses_refused.load(Ordering::Relaxed),
+            throttled: counters.throttled.load(Ordering::Relaxed),
             requests: counters.requests.load(Ordering::Relaxed),
         }
     }
@@ -119,6 +125,9 @@ pub async fn start(
     tracing::info!(%local_addr, "Kafka door open");
     let expiring = expire_offsets(door.broker.clone(), held_groups);
     handle.tasks.spawn(expiring);
+    handle.tasks.spawn(keep_groups(door.broker.clone()));
+    let expiring = expire_transactions(door.broker.clone());
+    handle.tasks.spawn(expiring);
     handle.tasks.spawn(door.run(listener));
     handle.tasks.close();
     Ok(handle)
@@ -130,6 +139,26 @@ async fn expire_offsets(broker: Arc<Broker>, held_groups: &'static [&'static str
         tokio::select! {
             () = broker.stop.cancelled() => break,
             _ = round.tick() => broker.groups.expire_offsets(held_groups).await,
+        }
+    }
+}
+
+async fn keep_groups(broker: Arc<Broker>) {
+    broker.groups.keep_groups(broker.stop.cancelled()).await;
+}
+
+async fn expire_transactions(broker: Arc<Broker>) {
+    let config = &broker.config.transactions;
+    let every = Duration::from_millis(config.timeout_check_interval_ms.max(1));
+    let mut round = tokio::time::interval(every);
+    round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = broker.stop.cancelled() => break,
+            _ = round.tick() => {}
+        }
+        if let Err(error) = broker.log.expire_transactions(config.id_expiry_ms).await {
+            tracing::error!(%error, "transactions that timed out cannot be aborted; it is tried again");
         }
     }
 }
@@ -155,6 +184,9 @@ fn wall_clock_ms() -> i64 {
 
 /// Kafka: `offsets.retention.check.interval.ms`.
 const EXPIRY_CHECK: Duration = Duration::from_secs(600);
+
+/// Longest time that a refused connection is held.
+const QUOTA_WAIT_MAX: Duration = Duration::from_secs(1);
 
 struct Door {
     broker: Arc<Broker>,
@@ -190,12 +222,37 @@ impl Door {
             tracing::warn!(%peer, limit = self.connections_max, "Kafka connection refused: kafka.connections_max reached");
             return;
         };
+        let max = self.broker.config.connections_per_address_max;
+        let Some(address) = self.broker.addresses.take(peer.ip(), max) else {
+            (self.broker.counters.addresses_refused).fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%peer, limit = max, "Kafka connection refused: kafka.connections_per_address_max reached");
+            return;
+        };
         let broker = self.broker.clone();
         self.tasks.spawn(async move {
-            let _place = place;
+            let _places = (place, address);
+            if !is_within_quota(&broker, peer).await {
+                return;
+            }
             connection::serve(broker, socket, peer).await;
         });
     }
+}
+
+/// A connection too many is held for as long as its address should wait, and closed, as Kafka does
+/// (KIP-612).
+async fn is_within_quota(broker: &Broker, peer: SocketAddr) -> bool {
+    let wait = broker.quotas.take_connection(peer.ip());
+    if wait.is_zero() {
+        return true;
+    }
+    (broker.counters.addresses_refused).fetch_add(1, Ordering::Relaxed);
+    tracing::warn!(%peer, ?wait, "Kafka connection refused: its address opens too many in a second");
+    tokio::select! {
+        () = tokio::time::sleep(wait.min(QUOTA_WAIT_MAX)) => {}
+        () = broker.stop.cancelled() => {}
+    }
+    false
 }
 
 /// One of the places under `connections_max`; given back when dropped.

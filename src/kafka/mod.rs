@@ -33,8 +33,10 @@ pub mod groups;
 mod handlers;
 mod listener;
 pub mod protocol;
+mod quotas;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod transmit;
 
 pub use client::Client;

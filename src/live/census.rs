@@ -78,7 +78,7 @@ pub fn groups(log: &Log) -> Vec<GroupCensus> {
                 .committed_offsets(&group)
                 .into_iter()
                 .filter_map(|(topic, partition, committed)| {
-                    group_partition(log, topic, partition, committed.offset)
+                    group_partition(log, topic, partition, committed.position()?)
                 })
                 .collect();
             topics.sort_unstable_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));

@@ -191,13 +191,13 @@ impl SpeedBoard {
             .collect();
         loop {
             for (partition, next) in topic.partitions().iter().zip(&mut next) {
-                while *next < partition.high_watermark() {
+                while *next < partition.last_stable_offset() {
                     let from = *next;
                     *next = match read(log, partition, from, READ_BYTES_MAX).await {
                         Ok(records) => self
                             .take_all(from, &records)
                             .await
-                            .unwrap_or_else(|| partition.high_watermark()),
+                            .unwrap_or_else(|| partition.last_stable_offset()),
                         Err(FetchError::OffsetOutOfRange { log_start, .. }) if log_start > from => {
                             log_start
                         }

@@ -116,7 +116,7 @@ impl TopicRoom {
             .zip(tail.topic.partitions())
             .enumerate()
             .filter_map(|(at, (next, p))| {
-                Some(p.high_watermark())
+                Some(p.last_stable_offset())
                     .filter(|end| end > next)
                     .map(|end| (at, end))
             })
@@ -209,7 +209,7 @@ impl Tail {
         let next = topic
             .partitions()
             .iter()
-            .map(|p| p.high_watermark())
+            .map(|p| p.last_stable_offset())
             .collect();
         Some(Tail { topic, watch, next })
     }

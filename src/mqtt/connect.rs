@@ -174,7 +174,7 @@ fn will_published_with(properties: LastWillProperties) -> PublishProperties {
 /// Why a client is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("wrong client id or secret")]
+    #[error("unknown user or wrong secret")]
     BadCredentials,
     #[error("too many failed logins from its address")]
     TooManyFailures,
@@ -192,6 +192,8 @@ pub(crate) enum Refusal {
     WillQos2,
     #[error("mqtt.connections_max is reached")]
     Busy,
+    #[error("too many passwords wait to be checked")]
+    PasswordsWaiting,
     #[error("the log accepts no writes")]
     Unavailable,
 }
@@ -214,7 +216,9 @@ impl Refusal {
             (Version::V5, Refusal::BadWillTopic) => ConnectReturnCode::TopicNameInvalid,
             (Version::V5, Refusal::WillTooLarge) => ConnectReturnCode::QuotaExceeded,
             (Version::V5, Refusal::WillQos2) => ConnectReturnCode::QoSNotSupported,
-            (Version::V5, Refusal::Busy) => ConnectReturnCode::ServerBusy,
+            (Version::V5, Refusal::Busy | Refusal::PasswordsWaiting) => {
+                ConnectReturnCode::ServerBusy
+            }
             (Version::V5, Refusal::Unavailable) => ConnectReturnCode::ServerUnavailable,
         }
     }
@@ -226,13 +230,13 @@ pub(crate) struct Admitted {
     pub(crate) client_id: String,
     /// The client identifier is ours and is told.
     pub(crate) assigned: bool,
-    /// Authenticated client; `None` for an anonymous one.
+    /// The user who signed in; `None` for an anonymous client.
     pub(crate) owner: Option<String>,
     pub(crate) keep_alive_s: u16,
 }
 
 /// Who the client is and whether it may come in.
-pub(crate) fn decide(
+pub(crate) async fn decide(
     connect: &Connect,
     config: &MqttConfig,
     auth: &Auth,
@@ -243,13 +247,13 @@ pub(crate) fn decide(
     }
     let owner = match &connect.login {
         Some((name, secret)) => {
-            let principal = auth
-                .login(name, secret, from)
-                .map_err(|error| match error {
-                    LoginError::TooManyFailures { .. } => Refusal::TooManyFailures,
-                    _ => Refusal::BadCredentials,
-                })?;
-            Some(principal.client_id)
+            let principal = auth.login(name, secret, from).await;
+            let principal = principal.map_err(|error| match error {
+                LoginError::TooManyFailures { .. } => Refusal::TooManyFailures,
+                LoginError::Busy => Refusal::PasswordsWaiting,
+                _ => Refusal::BadCredentials,
+            })?;
+            Some(principal.name().to_owned())
         }
         None if config.anonymous_allowed() => None,
         None => return Err(Refusal::NotAuthorized),
@@ -425,6 +429,7 @@ mod tests {
             Refusal::WillTooLarge,
             Refusal::WillQos2,
             Refusal::Busy,
+            Refusal::PasswordsWaiting,
             Refusal::Unavailable,
         ] {
             assert_eq!(refusal_packet(refusal, Version::V311).len(), 4);

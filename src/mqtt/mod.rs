@@ -165,8 +165,8 @@ pub async fn start(
     };
     let listener = TcpListener::bind(config.listen).await.map_err(bind_error)?;
     let local_addr = listener.local_addr().map_err(bind_error)?;
-    if !config.anonymous_allowed() && !auth.has_clients() {
-        warn!(%local_addr, "MQTT: anonymous clients are not let in and no client exists yet");
+    if !config.anonymous_allowed() && !auth.has_users() {
+        warn!(%local_addr, "MQTT: anonymous clients are not let in and no user exists yet");
     }
     let stats = Arc::new(MqttStats::default());
     // What the sessions need ends after the last session.

@@ -99,7 +99,7 @@ async fn shake(
     } else if !matches!(door.log.state(), LogState::Accepting) {
         Err(Refusal::Unavailable)
     } else {
-        connect::decide(&connect, &door.config, &door.auth, peer.ip())
+        connect::decide(&connect, &door.config, &door.auth, peer.ip()).await
     };
     match decided {
         Ok(admitted) => Ok((connect, admitted)),

@@ -17,8 +17,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_storage::log::batch::{self, BatchHeader};
 use holdfast_storage::log::{
-    AppendError, CommittedOffset, CreateTopicError, FetchError, Log, NewTopic, Offset,
-    OffsetCommit, Partition, Record, Topic, TopicId, Watch,
+    AppendError, CommittedOffset, CreateTopicError, FetchError, Isolation, Log, NewTopic, Offset,
+    OffsetCommit, Partition, Record, Topic, TopicId, Watch, is_aborted,
 };
 use holdfast_storage::telemetry::Position;
 
@@ -112,7 +112,7 @@ pub trait EventLog: Clone + Send + Sync + 'static {
     /// How many partitions a topic has.
     fn partitions(&self, topic: &str) -> Result<i32, EventLogError>;
 
-    /// Offset after the newest durable record of every partition.
+    /// Offset after the newest durable record of every partition, committed or not.
     fn end_offsets(&self, topic: &str) -> Result<Vec<Position>, EventLogError>;
 
     /// Returns when every record is durable, with their positions in order.
@@ -275,7 +275,7 @@ impl EventLog for EmbeddedLog {
             topic: at.topic_id,
             partition: at.partition,
             committed: CommittedOffset {
-                offset: at.offset,
+                offset: at.offset.value(),
                 leader_epoch,
                 metadata: String::new(),
                 commit_timestamp_ms: now_ms,
@@ -365,7 +365,7 @@ impl EmbeddedConsumer {
             .partitions()
             .iter()
             .zip(&self.next)
-            .any(|(partition, next)| partition.high_watermark() != *next);
+            .any(|(partition, next)| partition.last_stable_offset() != *next);
         if count == 0 || !behind {
             return Ok(Polled::default());
         }
@@ -420,6 +420,7 @@ fn read_partition(
             end,
         });
     }
+    let end = partition.last_stable_offset();
     let from = wanted.max(partition.log_start_offset());
     polled.lost += from.since(wanted);
     if from >= end {
@@ -428,11 +429,18 @@ fn read_partition(
         }
         return Ok(());
     }
-    let fetched = log.fetch(partition, from, bytes_max).map_err(storage)?;
+    let fetched = log
+        .fetch(partition, from, bytes_max, Isolation::Committed)
+        .map_err(storage)?;
     let mut next = from;
     'batches: for run in &fetched.batches {
         for item in batch::split(run) {
             let (header, bytes) = item.map_err(EventLogError::Storage)?;
+            if header.is_control() || is_aborted(&header, &fetched.aborted) {
+                let base = Offset::new(header.base_offset).unwrap_or(next);
+                next = header.end_offset(base).max(next);
+                continue;
+            }
             next = polled.take(partition, next, &header, bytes);
             if polled.decoded_bytes >= DECODED_BYTES_MAX {
                 break 'batches;
@@ -440,7 +448,7 @@ fn read_partition(
         }
     }
     if next == from {
-        // No batch covers what lies below the high watermark.
+        // No batch covers what lies below.
         polled.gaps += end.since(from);
         next = end;
     }

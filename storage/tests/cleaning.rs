@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_storage::log::{
-    AppendError, Clock, CommittedOffset, DeleteRecordsError, DeleteTopicError, FetchError, Log,
-    LogOptions, OffsetCommit, Partition, Record, Retention, TopicId,
+    AppendError, Clock, CommittedOffset, DeleteRecordsError, DeleteTopicError, FetchError,
+    Isolation, Log, LogOptions, OffsetCommit, Partition, Record, Retention, TopicId,
 };
 
 use common::{offset, producer_batch, read_all, topic};
@@ -110,7 +110,9 @@ async fn what_is_older_than_retention_ms_goes_and_its_space_comes_back() {
     assert!((160..200).contains(&start), "{start}");
     assert_eq!(partition.high_watermark(), offset(400));
     assert_eq!(read_all(&log, partition).len(), 400 - start as usize);
-    let below = log.fetch(partition, offset(start - 1), 1).unwrap_err();
+    let below = log
+        .fetch(partition, offset(start - 1), 1, Isolation::Uncommitted)
+        .unwrap_err();
     assert!(matches!(below, FetchError::OffsetOutOfRange { .. }));
     // Beside what is kept: the head and the one preallocated behind it.
     let left = segment_files(dir.path()).len();
@@ -325,7 +327,8 @@ async fn a_deleted_topic_is_gone_at_once_and_a_new_one_of_its_name_is_another() 
     watch.appended().await;
     assert!(log.topic("t").is_none());
     assert_eq!(
-        log.fetch(&partition, offset(0), 1).unwrap_err(),
+        log.fetch(&partition, offset(0), 1, Isolation::Uncommitted)
+            .unwrap_err(),
         FetchError::Deleted
     );
     let refused = log.append(&partition, &[record("x")]).await.unwrap().await;
@@ -423,7 +426,7 @@ async fn records_are_deleted_up_to_an_offset_but_not_beyond_the_end() {
 
 async fn commit(log: &Log, group: &str, topic: TopicId, value: i64) {
     let committed = CommittedOffset {
-        offset: offset(value),
+        offset: value,
         leader_epoch: -1,
         metadata: String::new(),
         commit_timestamp_ms: 0,
@@ -548,7 +551,7 @@ async fn a_compacted_topic_refuses_records_without_a_key() {
     let refused = log
         .append(state.partition(0).unwrap(), &[record("x")])
         .await;
-    assert!(matches!(refused, Err(AppendError::Invalid(_))));
+    assert!(matches!(refused, Err(AppendError::Records { .. })));
 }
 
 /// What is kept for ever lies between what was deleted: it is copied together, and the space of the

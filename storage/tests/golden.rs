@@ -67,7 +67,7 @@ fn update(n: usize) -> Record {
 
 fn committed() -> CommittedOffset {
     CommittedOffset {
-        offset: offset(4),
+        offset: 4,
         leader_epoch: 2,
         metadata: "where the group is".into(),
         commit_timestamp_ms: BEGUN_MS as i64,

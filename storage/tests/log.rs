@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_storage::log::{
-    AppendError, ChangeTopicError, CommittedOffset, CreateTopicError, FetchError, Header, Log,
-    LogOptions, LogState, NewTopic, Offset, OffsetCommit, OpenError, Partition, Record, batch,
+    AppendError, ChangeTopicError, CommittedOffset, CreateTopicError, FetchError, Header,
+    Isolation, Log, LogOptions, LogState, NewTopic, Offset, OffsetCommit, OpenError, Partition,
+    Record, RecordFault, batch,
 };
 
 use common::{offset, producer_batch, read_all};
@@ -117,7 +118,7 @@ async fn the_index_can_be_deleted_and_a_torn_head_is_recovered() {
         .unwrap();
     }
     let committed = CommittedOffset {
-        offset: offset(5),
+        offset: 5,
         leader_epoch: 1,
         metadata: "m".into(),
         commit_timestamp_ms: 9,
@@ -378,7 +379,9 @@ async fn bad_batches_are_refused_and_leave_no_trace() {
         Err(AppendError::TooLarge { .. })
     ));
     assert_eq!(partition.high_watermark(), offset(0));
-    let beyond = log.fetch(partition, offset(1), 1).unwrap_err();
+    let beyond = log
+        .fetch(partition, offset(1), 1, Isolation::Uncommitted)
+        .unwrap_err();
     assert!(matches!(beyond, FetchError::OffsetOutOfRange { .. }));
 }
 
@@ -457,17 +460,26 @@ async fn a_fetch_returns_a_whole_batch_and_then_keeps_its_bound() {
             .await
             .unwrap();
     }
-    let one = log.fetch(partition, offset(3), 1).unwrap();
+    let one = log
+        .fetch(partition, offset(3), 1, Isolation::Uncommitted)
+        .unwrap();
     let header = batch::BatchHeader::parse(&one.batches[0]).unwrap();
     assert_eq!(
         (header.base_offset, header.bytes, one.batches.len()),
         (2, one.bytes(), 1)
     );
     let three = log
-        .fetch(partition, offset(0), header.bytes * 3 + 10)
+        .fetch(
+            partition,
+            offset(0),
+            header.bytes * 3 + 10,
+            Isolation::Uncommitted,
+        )
         .unwrap();
     assert_eq!(three.bytes(), header.bytes * 3);
-    let end = log.fetch(partition, offset(20), 1000).unwrap();
+    let end = log
+        .fetch(partition, offset(20), 1000, Isolation::Uncommitted)
+        .unwrap();
     assert!(end.batches.is_empty());
 }
 
@@ -748,4 +760,69 @@ async fn records_become_readable_in_order_while_a_topic_changes_what_durable_mea
     }
     reader.await.unwrap();
     log.close();
+}
+
+#[tokio::test]
+async fn a_batch_is_judged_by_every_record_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let timely = log.create_topic(new_topic("timely", 1)).await.unwrap();
+    let partition = timely.partition(0).unwrap();
+    let signed = |mut bytes: Vec<u8>| {
+        let crc = crc32c::crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        Bytes::from(bytes)
+    };
+    let good = producer_batch(-1, -1, -1, &["one", "two"]);
+    // Compressed, by its own account.
+    for codec in 1..=4 {
+        let mut bytes = good.to_vec();
+        bytes[22] |= codec;
+        let refused = log.append_batch(partition, signed(bytes)).await;
+        assert!(matches!(refused, Err(AppendError::Invalid(_))), "{codec}");
+    }
+    // The largest timestamp is not the one that it names: the log knows better.
+    let mut bytes = good.to_vec();
+    bytes[35..43].copy_from_slice(&1_700_000_009_000_i64.to_be_bytes());
+    let appending = log.append_batch(partition, signed(bytes)).await.unwrap();
+    appending.await.unwrap();
+    let largest = log.max_timestamp(partition).unwrap();
+    assert_eq!(largest, Some((offset(0), 1_700_000_000_000)));
+    // Two hours ahead of the node's clock; Kafka's default allows one.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let ahead = now.unwrap().as_millis() as i64 + 7_200_000;
+    let mut bytes = good.to_vec();
+    bytes[27..35].copy_from_slice(&ahead.to_be_bytes());
+    bytes[35..43].copy_from_slice(&ahead.to_be_bytes());
+    let ahead = signed(bytes);
+    let wanted = AppendError::Records {
+        fault: RecordFault::Untimely,
+        indexes: vec![0, 1],
+    };
+    let refused = log.append_batch(partition, ahead.clone()).await;
+    assert_eq!(refused.unwrap_err(), wanted);
+    let configs = vec![("message.timestamp.after.max.ms".into(), "9000000".into())];
+    log.set_configs(&timely, configs).await.unwrap();
+    log.append_batch(partition, ahead)
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    let configs = vec![("message.timestamp.before.max.ms".into(), "1000".into())];
+    let timely = log.topic("timely").unwrap();
+    log.set_configs(&timely, configs).await.unwrap();
+    let refused = log.append_batch(partition, good.clone()).await;
+    assert_eq!(refused.unwrap_err(), wanted);
+    // Where the node's time counts, the producer's does not.
+    let configs = vec![
+        ("message.timestamp.before.max.ms".into(), "1000".into()),
+        ("message.timestamp.type".into(), "LogAppendTime".into()),
+    ];
+    let timely = log.topic("timely").unwrap();
+    log.set_configs(&timely, configs).await.unwrap();
+    log.append_batch(partition, good)
+        .await
+        .unwrap()
+        .await
+        .unwrap();
 }

@@ -467,7 +467,7 @@ impl Play {
             topic: self.model.topics[&topic].id,
             partition: 0,
             committed: CommittedOffset {
-                offset: offset(value),
+                offset: value,
                 leader_epoch: -1,
                 metadata: String::new(),
                 commit_timestamp_ms: 0,
@@ -742,7 +742,7 @@ impl Play {
         }
         for ((group, topic), possible) in &mut self.model.commits {
             let id = self.model.topics[topic].id;
-            let found = log.committed_offset(group, id, 0).map(|c| c.offset.value());
+            let found = log.committed_offset(group, id, 0).map(|c| c.offset);
             assert!(possible.contains(&found), "{}: {group} {topic}", self.at);
             *possible = vec![found];
         }

@@ -32,6 +32,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient, NewTopic
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+NODE_CLIENTS = REPOSITORY / "tests" / "node"
 DOORS = ("mqtt", "kafka", "http")
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 60
@@ -148,7 +149,7 @@ def free_low_port() -> int:
 
 @dataclass
 class Credentials:
-    """A client of the HTTP door, as `holdfast clients create` made it."""
+    """A user of the HTTP door, as `holdfast users create` made it."""
 
     client_id: str
     client_secret: str
@@ -341,10 +342,10 @@ class Node:
     # Credentials and HTTP.
 
     def create_client(self, client_name: str) -> Credentials:
-        """`holdfast clients create` on the stopped node's data directory."""
-        assert not self.running, "clients are created while the node is stopped"
+        """`holdfast users create` on the stopped node's data directory."""
+        assert not self.running, "users are created while the node is stopped"
         return parse_credentials(
-            run([str(binary()), "clients", "create", client_name, "--data-dir", str(self.data_dir)])
+            run([str(binary()), "users", "create", client_name, "--data-dir", str(self.data_dir)])
         )
 
     @property
@@ -365,10 +366,10 @@ class Node:
 
 
 def parse_credentials(printed: str) -> Credentials:
-    """Reads the id and the secret that `clients create` printed, one `name value` a line."""
-    found = dict(re.findall(r"^\s*(client_id|client_secret)\s*[:=]?\s*(\S+)\s*$", printed, re.M))
-    assert found.keys() == {"client_id", "client_secret"}, f"no credentials in: {printed!r}"
-    return Credentials(**found)
+    """Reads the name and the token that `users create` printed, one `word value` a line."""
+    found = dict(re.findall(r"^(user|token) (\S+)$", printed, re.M))
+    assert found.keys() == {"user", "token"}, f"no credentials in: {printed!r}"
+    return Credentials(client_id=found["user"], client_secret=found["token"])
 
 
 def token(node: Node) -> str:
@@ -512,3 +513,17 @@ def query_store(node: Node, sql: str, parameters: tuple[Any, ...] = ()) -> list[
 def as_json(payload: Any) -> str:
     """Compact JSON with a stable key order, so that sent and stored bytes can be compared."""
     return json.dumps(payload, separators=(",", ":"), sort_keys=True)
+
+
+@pytest.fixture(scope="session")
+def node_clients() -> Path:
+    """The Node.js clients with their dependencies, as package-lock.json pins them."""
+    wanted = json.loads((NODE_CLIENTS / "package.json").read_text())["dependencies"]
+
+    def installed(name: str) -> str | None:
+        found = NODE_CLIENTS / "node_modules" / name / "package.json"
+        return json.loads(found.read_text())["version"] if found.is_file() else None
+
+    if any(installed(name) != version for name, version in wanted.items()):
+        run(["npm", "ci", "--prefix", str(NODE_CLIENTS), "--no-audit", "--no-fund"], timeout_s=110)
+    return NODE_CLIENTS

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import requests
 from conftest import Node, binary, eventually, kcat, read_topic, run
 
 RECORDS = [f"key-{n}:value-{n}" for n in range(40)]
@@ -167,17 +168,41 @@ def test_the_environment_is_in_force_and_shown(tmp_path: Path) -> None:
     assert re.search(r'^level = "warn" +# environment variable HOLDFAST_LOGGING__LEVEL$', done.stdout, re.M)
 
 
-def test_clients_are_edited_on_a_stopped_node_only(node: Node) -> None:
-    busy = holdfast("clients", "create", "second", "--data-dir", str(node.data_dir))
+def test_users_are_edited_on_a_stopped_node_only(node: Node) -> None:
+    busy = holdfast("users", "create", "second", "--data-dir", str(node.data_dir))
     assert busy.returncode == 1
     assert "another node is using the data directory" in busy.stderr
     node.terminate()
-    assert holdfast("clients", "create", "second", "--data-dir", str(node.data_dir)).returncode == 0
-    listed = run([str(binary()), "clients", "list", "--data-dir", str(node.data_dir)])
-    assert listed.splitlines() == ["e2e", "second"]
-    assert holdfast("clients", "delete", "second", "--data-dir", str(node.data_dir)).returncode == 0
-    again = holdfast("clients", "delete", "second", "--data-dir", str(node.data_dir))
-    assert (again.returncode, again.stderr) == (1, 'holdfast: there is no client "second"\n')
+    assert holdfast("users", "create", "second", "--data-dir", str(node.data_dir)).returncode == 0
+    listed = run([str(binary()), "users", "list", "--data-dir", str(node.data_dir)])
+    assert [line.split("\t")[0] for line in listed.splitlines()] == ["e2e", "second"]
+    assert holdfast("users", "delete", "second", "--data-dir", str(node.data_dir)).returncode == 0
+    again = holdfast("users", "delete", "second", "--data-dir", str(node.data_dir))
+    assert (again.returncode, again.stderr) == (1, 'holdfast: there is no user "second"\n')
+
+
+def test_a_password_comes_from_stdin_and_signs_in_at_every_door(node: Node) -> None:
+    node.terminate()
+
+    def users(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        return holdfast("users", *arguments, "--data-dir", str(node.data_dir), stdin=given)
+
+    assert users("create", "alice", "--password", given="two words\n").stdout == "created alice\n"
+    assert "password, SCRAM-SHA-256, SCRAM-SHA-512" in users("list").stdout
+    assert users("create", "alice", "--password", given="x\n").returncode == 1
+    assert users("set-password", "alice", "--no-scram").stderr == "holdfast: no password came from stdin\n"
+    added = users("add-token", "alice", "--label", "gateway", "--expires-days", "1")
+    secret = re.findall(r"^token (\S+)$", added.stdout, re.M)[0]
+    listed = re.search(r'token ([0-9a-f]{16}) "gateway" until 20', users("list").stdout)
+    assert listed
+    node.start()
+    for secret_of_alice, status in [("two words", 200), (secret, 200), ("two  words", 401)]:
+        body = {"client_id": "alice", "client_secret": secret_of_alice}
+        assert requests.post(node.url("/auth"), json=body, timeout=30).status_code == status
+    node.terminate()
+    assert users("delete-token", "alice", listed[1]).returncode == 0
+    assert users("set-password", "alice", "--no-scram", given="three\n").returncode == 0
+    assert users("list").stdout.splitlines()[0] == "alice\tpassword"
 
 
 def test_the_supervisor_hears_when_it_is_ready_and_when_it_stops(tmp_path: Path) -> None:

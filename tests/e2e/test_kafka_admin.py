@@ -85,7 +85,7 @@ def test_a_topics_configuration_changes_and_survives_a_restart(node: Node) -> No
         [
             ("cleanup.policy", AlterConfigOpType.APPEND, "compact"),
             ("max.message.bytes", AlterConfigOpType.SET, "2000"),
-            ("segment.bytes", AlterConfigOpType.SET, "1000000"),
+            ("segment.bytes", AlterConfigOpType.SET, "2000000"),
         ],
     )
     with pytest.raises(KafkaException) as refused:
@@ -110,7 +110,7 @@ def test_a_topics_configuration_changes_and_survives_a_restart(node: Node) -> No
     assert own == {
         "cleanup.policy": "delete,compact",
         "max.message.bytes": "2000",
-        "segment.bytes": "1000000",
+        "segment.bytes": "2000000",
     }
     alter(node, "t", [("max.message.bytes", AlterConfigOpType.DELETE, None)])
     produce(node, "t", 0, ["x" * 3000], key="k")

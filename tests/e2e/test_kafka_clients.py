@@ -29,7 +29,6 @@ from confluent_kafka import (
 )
 from conftest import Node, create_topic, eventually, kcat, read_topic, run
 
-NODE_CLIENTS = Path(__file__).resolve().parents[1] / "node"
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 #: The first rebalance of a group waits 3 s for more members, never in proportion to a time-out.
 FIRST_JOIN_S = 8.0
@@ -537,16 +536,22 @@ def test_a_group_lives_on_through_a_restart_of_the_node(
         values += spread(node, topic, 60, 40, 2)
         poll_until([member], lambda: len(member.seen) >= 100, within_s=60, what="the later records")
         assert read_values(member) == values, "from the committed offsets on, once each"
+        node.kill()
+        node.start()
+        values += spread(node, topic, 100, 20, 2)
+        poll_until([member], lambda: len(member.seen) >= 120, within_s=60, what="those after a kill")
+        assert read_values(member) == values, "the same after a crash"
         assert_in_order(member)
+        assert (member.assigned, member.revoked, member.lost) == (1, 0, 0), "nobody moved"
         members.remove(member)
         member.close()
         node.kill()
         node.start()
-        values += spread(node, topic, 100, 20, 2)
+        values += spread(node, topic, 120, 20, 2)
         newcomer = Member(node, topic, group)
         members.append(newcomer)
         poll_until([newcomer], lambda: len(newcomer.seen) >= 20, within_s=30, what="the last ones")
-        assert read_values(newcomer) == values[100:], "commits survive a crash"
+        assert read_values(newcomer) == values[120:], "commits survive a crash"
 
 
 def test_commits_keep_their_metadata_and_the_lag_is_what_is_left(node: Node) -> None:
@@ -690,20 +695,6 @@ def test_aiokafka_members_share_a_topic_and_resume(shared_node: Node) -> None:
 
 
 # --- KafkaJS --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def node_clients() -> Path:
-    """The Node.js clients with their dependencies, as package-lock.json pins them."""
-    wanted = json.loads((NODE_CLIENTS / "package.json").read_text())["dependencies"]
-
-    def installed(name: str) -> str | None:
-        found = NODE_CLIENTS / "node_modules" / name / "package.json"
-        return json.loads(found.read_text())["version"] if found.is_file() else None
-
-    if any(installed(name) != version for name, version in wanted.items()):
-        run(["npm", "ci", "--prefix", str(NODE_CLIENTS), "--no-audit", "--no-fund"], timeout_s=110)
-    return NODE_CLIENTS
 
 
 def kafkajs_produce(clients: Path, node: Node, topic: str, *arguments: str) -> list[dict[str, Any]]:

@@ -134,12 +134,12 @@ done
 
 # --- use --------------------------------------------------------------------------------------
 
-step "use it: a client, then every door"
+step "use it: a user, then every door"
 in_debian systemctl stop holdfast
 made="$(in_debian setpriv --reuid holdfast --regid holdfast --clear-groups \
-    holdfast clients create operator --data-dir /var/lib/holdfast)"
-secret="$(awk '$1 == "client_secret" { print $2 }' <<<"$made")"
-[[ -n "$secret" ]] || die "no secret in: $made"
+    holdfast users create operator --data-dir /var/lib/holdfast)"
+secret="$(awk '$1 == "token" { print $2 }' <<<"$made")"
+[[ -n "$secret" ]] || die "no token in: $made"
 in_debian systemctl start holdfast
 
 body="$(jq -nc --arg secret "$secret" '{client_id: "operator", client_secret: $secret}')"

@@ -276,7 +276,7 @@ export class MockNode {
       for await (const chunk of request) text += chunk;
       const asked = JSON.parse(text);
       if (this.refusing || asked.client_id !== CLIENT.id || asked.client_secret !== CLIENT.secret) {
-        return send(401, { error: "unknown client or wrong secret" });
+        return send(401, { error: "unknown user or wrong secret" });
       }
       const token = `token-${this.tokens.size + 1}-${Date.now()}`;
       this.tokens.add(token);

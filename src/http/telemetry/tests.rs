@@ -6,7 +6,7 @@
     clippy::indexing_slicing
 )]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use holdfast_storage::log::LogOptions;
@@ -59,9 +59,10 @@ async fn door() -> Door {
 
 async fn serve(state: TelemetryState, log: Log, cancel: CancellationToken) -> SocketAddr {
     let routes = router(state).merge(speed::router(SpeedState::new(log)));
-    let routes = routes.layer(Extension(Principal {
-        client_id: "tester".into(),
-    }));
+    let routes = routes.layer(Extension(Principal::of_certificate(
+        "tester",
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+    )));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -98,7 +98,7 @@ async fn expired_forged_and_unsigned_tokens_are_refused() {
 #[tokio::test]
 async fn renewing_a_secret_ends_the_old_tokens() {
     let door = Door::open(Setup::default()).await;
-    door.auth.create_client("tester").await.unwrap();
+    door.auth.renew_token("tester").await.unwrap();
     let answer = door.get_with("/api/v1/topics", &door.token).await;
     assert_eq!(
         (answer.status, answer.error().as_str()),

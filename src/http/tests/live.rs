@@ -33,7 +33,7 @@ async fn a_socket_ends_when_its_token_is_revoked() {
     })
     .await;
     let mut ws = door.dashboard().await;
-    door.auth.delete_client("tester").await.unwrap();
+    door.auth.delete_user("tester").await.unwrap();
     assert_eq!(ws.closed_with().await, 4401);
 }
 

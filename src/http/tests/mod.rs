@@ -14,6 +14,7 @@ mod live;
 mod mutation;
 mod speed;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -99,11 +100,10 @@ impl Door {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(LogOptions::new(dir.path())).unwrap();
         let auth = Auth::open_with(log.clone(), setup.auth).await.unwrap();
-        let secret = auth.create_client("tester").await.unwrap();
-        let token = auth
-            .issue_token(&auth.authenticate("tester", &secret).unwrap())
-            .unwrap()
-            .jwt;
+        let secret = auth.renew_token("tester").await.unwrap();
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let principal = auth.login("tester", &secret, local).await.unwrap();
+        let token = auth.issue_token(&principal).unwrap().jwt;
         let cancel = CancellationToken::new();
         let store = Arc::new(Store::default());
         *store.summary.lock().unwrap() = r#"{"topics":[]}"#.to_owned();

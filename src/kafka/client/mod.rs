@@ -28,6 +28,9 @@ use super::protocol::{Call, DecodeError, EncodeError, ErrorCode, Str};
 use wire::Connection;
 pub use wire::{ANSWER_BYTES_MAX, ANSWER_WAIT_MAX};
 
+/// Aborted records are not for us (KIP-98).
+const READ_COMMITTED: i8 = 1;
+
 /// Most record bytes asked of one fetch.
 const FETCH_BYTES_MAX: i32 = 1 << 20;
 
@@ -260,14 +263,15 @@ impl Client {
         Ok(answered.base_offset)
     }
 
-    /// Records of one partition from `offset` on; waits up to `max_wait` for the first.
+    /// Committed records of one partition from `offset` on, and where to go on; waits up to `max_wait` for
+    /// the first.
     pub async fn fetch(
         &mut self,
         topic: &str,
         partition: i32,
         offset: i64,
         max_wait: Duration,
-    ) -> Result<Vec<StoredRecord>, ClientError> {
+    ) -> Result<(Vec<StoredRecord>, i64), ClientError> {
         let wanted = FetchPartition {
             partition,
             fetch_offset: offset,
@@ -278,6 +282,7 @@ impl Client {
             max_wait_ms: i32::try_from(max_wait.as_millis()).unwrap_or(i32::MAX),
             min_bytes: 1,
             max_bytes: FETCH_BYTES_MAX,
+            isolation_level: READ_COMMITTED,
             topics: vec![FetchTopic {
                 topic: topic.into(),
                 partitions: vec![wanted],
@@ -296,11 +301,14 @@ impl Client {
             "one partition",
         )?;
         check(|| place(topic, partition), answered.error_code, None)?;
+        let aborted = answered.aborted_transactions.unwrap_or_default();
+        let aborted = aborted.iter().map(|a| (a.producer_id, a.first_offset));
+        let aborted = aborted.collect();
         let batches = answered.records.unwrap_or_default();
         let decode = move || {
             let batches = batches.into_bytes();
             let batches = batches.map_err(|_| ClientError::Unexpected("records"))?;
-            records::decode(&batches, offset)
+            records::decode(&batches, offset, aborted)
         };
         tokio::task::spawn_blocking(decode)
             .await

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use holdfast_storage::log::batch::{self, BatchBuilder, EncodedRecords};
-use holdfast_storage::log::{Offset, Record, StoredRecord};
+use holdfast_storage::log::{AbortedFilter, Offset, Record, StoredRecord};
 
 use super::ClientError;
 
@@ -20,20 +20,30 @@ pub(in super::super) fn encode(records: &[Record]) -> Bytes {
     batch
 }
 
-/// Every record from `from` on; a batch at the end that the broker has cut is left for next time.
+/// Every committed record from `from` on, and where to go on; a batch at the end that the broker has cut
+/// is left for next time. `aborted`: producer ids and first offsets, as the broker gave them.
 pub(in super::super) fn decode(
     batches: &Bytes,
     from: i64,
-) -> Result<Vec<StoredRecord>, ClientError> {
-    let mut records = Vec::new();
+    aborted: Vec<(i64, i64)>,
+) -> Result<(Vec<StoredRecord>, i64), ClientError> {
+    let mut filter = AbortedFilter::new(aborted);
+    let (mut records, mut behind) = (Vec::new(), from);
     for batch in batch::split(batches) {
         let Ok((header, bytes)) = batch else { break };
-        if header.attributes & CONTROL_BIT != 0 {
+        let end = header.base_offset + i64::from(header.last_offset_delta) + 1;
+        let is_marker = header.is_control();
+        let commits = is_marker.then(|| batch::marker_commits(&header, &bytes));
+        if !filter.keeps(&header, commits.flatten()) {
+            behind = behind.max(end);
             continue;
         }
         let read = batch::records(&header, &bytes);
         match read {
-            Ok(read) => records.extend(read.into_iter().filter(|r| r.offset.value() >= from)),
+            Ok(read) => {
+                records.extend(read.into_iter().filter(|r| r.offset.value() >= from));
+                behind = behind.max(end);
+            }
             // What came before it is worth having; the next call meets it first.
             Err(_) if !records.is_empty() => break,
             Err(reason) => {
@@ -47,8 +57,5 @@ pub(in super::super) fn decode(
             }
         }
     }
-    Ok(records)
+    Ok((records, behind))
 }
-
-/// Batches that brokers write to end transactions; no records of anybody.
-const CONTROL_BIT: i16 = 0x20;

@@ -2,7 +2,7 @@
 //! type, its default, and where the value comes from.
 //!
 //! Topic configurations that mean something here are judged and obeyed by the log
-//! (`holdfast_storage::log::Topic`); the others are kept, judged by their type alone, and answered.
+//! (`holdfast_storage::log::Topic`); the others are kept, judged by type and range, and answered.
 //! Broker configurations are answered and not changed by clients: the node has a configuration file.
 
 mod broker_keys;
@@ -59,12 +59,49 @@ pub(super) enum Source {
     Default = 5,
 }
 
+/// What Kafka allows of a value beyond its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Range {
+    Any,
+    AtLeast(i64),
+    Between(i64, i64),
+    OneOf(&'static [&'static str]),
+    /// A list of these.
+    SomeOf(&'static [&'static str]),
+    /// `*`, or a list of partition:broker.
+    Replicas,
+}
+
+impl Range {
+    /// Whether a value of the right type is in it.
+    pub(super) fn admits(self, value: &str) -> bool {
+        let number = || value.parse::<i64>();
+        match self {
+            Range::Any => true,
+            Range::AtLeast(least) => number().map_or(true, |n| n >= least),
+            Range::Between(least, most) => number().is_ok_and(|n| (least..=most).contains(&n)),
+            Range::OneOf(known) => known.contains(&value),
+            Range::SomeOf(known) => {
+                value.is_empty() || value.split(',').all(|item| known.contains(&item.trim()))
+            }
+            Range::Replicas => {
+                let is_pair = |item: &str| {
+                    let parts = item.trim().split_once(':');
+                    parts.is_some_and(|(a, b)| a.parse::<i32>().is_ok() && b.parse::<i32>().is_ok())
+                };
+                value.is_empty() || value == "*" || value.split(',').all(is_pair)
+            }
+        }
+    }
+}
+
 /// One configuration that Kafka documents, or one of ours.
 #[derive(Debug)]
 pub(super) struct ConfigKey {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) default: Option<&'static str>,
+    pub(super) range: Range,
     /// The broker configuration that sets the default of a topic's.
     of_broker: Option<&'static str>,
 }
@@ -75,8 +112,13 @@ impl ConfigKey {
             name,
             kind,
             default,
+            range: Range::Any,
             of_broker: None,
         }
+    }
+
+    const fn within(self, range: Range) -> ConfigKey {
+        ConfigKey { range, ..self }
     }
 
     const fn of_broker(self, broker: &'static str) -> ConfigKey {
@@ -98,8 +140,13 @@ pub(super) struct Setting {
 
 /// Every configuration of a topic.
 pub(super) fn of_topic(broker: &Broker, topic: &Topic) -> Vec<Setting> {
+    of_configs(broker, topic.configs())
+}
+
+/// The same for a topic that would have these of its own.
+pub(super) fn of_configs(broker: &Broker, configs: &[(String, String)]) -> Vec<Setting> {
     let setting = |key: &'static ConfigKey| {
-        let own = topic.configs().iter().find(|(name, _)| name == key.name);
+        let own = configs.iter().find(|(name, _)| name == key.name);
         let inherited = inherited(broker, key);
         let mut synonyms = Vec::new();
         if let Some((_, value)) = own {
@@ -159,7 +206,7 @@ pub(super) fn of_broker(broker: &Broker) -> Vec<Setting> {
 /// What the node's own configuration says under one of Kafka's names; `None` where it says nothing.
 fn of_node(broker: &Broker, key: &str) -> Option<String> {
     let config: &KafkaConfig = &broker.config;
-    let groups = &config.groups;
+    let (groups, transactions) = (&config.groups, &config.transactions);
     let retention: &Retention = broker.log.retention();
     let bound = |value: Option<u64>| value.map_or("-1".to_owned(), |value| value.to_string());
     let milliseconds = |seconds: u64| seconds.saturating_mul(1000).to_string();
@@ -183,6 +230,7 @@ fn of_node(broker: &Broker, key: &str) -> Option<String> {
         "socket.request.max.bytes" => config.request_bytes_max.to_string(),
         "connections.max.idle.ms" => milliseconds(config.idle_timeout_s),
         "max.connections" => config.connections_max.to_string(),
+        "max.connections.per.ip" => config.connections_per_address_max.to_string(),
         "max.incremental.fetch.session.cache.slots" => config.fetch_sessions_max.to_string(),
         "fetch.max.bytes" => config.fetch_bytes_max.to_string(),
         "message.max.bytes" => broker.log.batch_bytes_max().to_string(),
@@ -194,6 +242,11 @@ fn of_node(broker: &Broker, key: &str) -> Option<String> {
         "group.max.size" => groups.group_size_max.to_string(),
         "offset.metadata.max.bytes" => groups.offset_metadata_bytes_max.to_string(),
         "offsets.retention.minutes" => (groups.offsets_retention_ms / 60_000).to_string(),
+        "transaction.max.timeout.ms" => transactions.timeout_ms_max.to_string(),
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms" => {
+            transactions.timeout_check_interval_ms.to_string()
+        }
+        "transactional.id.expiration.ms" => transactions.id_expiry_ms.to_string(),
         _ => return None,
     })
 }
@@ -230,6 +283,10 @@ pub(super) fn apply(
 ) -> Result<(), Refusal> {
     let invalid = |message: String| (ErrorCode::InvalidConfig, message);
     let key = TOPIC_KEYS.iter().find(|key| key.name == name);
+    if key.is_none() && operation == Operation::Delete {
+        // What is not there is deleted.
+        return Ok(());
+    }
     let key = key.ok_or_else(|| invalid(format!("Unknown topic config name: {name}")))?;
     let place = configs.iter().position(|(known, _)| known == name);
     if operation == Operation::Delete {
@@ -269,7 +326,7 @@ pub(super) fn apply(
             }
             list.join(",")
         }
-        _ => value.to_owned(),
+        _ => value.trim().to_owned(),
     };
     match place.and_then(|place| configs.get_mut(place)) {
         Some((_, now)) => *now = value,

@@ -1,6 +1,6 @@
 //! Why the coordinator refuses; every variant is one Kafka error code.
 
-use holdfast_storage::log::AppendError;
+use holdfast_storage::log::{AppendError, TransactionError};
 
 /// A refusal, as Kafka's coordinator would give it. The text is for the log; clients see the code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,18 @@ pub enum GroupError {
     /// 42: over `member_bytes_max`, or a negative offset.
     #[error("invalid request")]
     InvalidRequest,
+    /// 47: a transaction's producer has another epoch.
+    #[error("the producer was fenced")]
+    InvalidProducerEpoch,
+    /// 120: offsets were not added to the transaction. 48 for producers that do not know that.
+    #[error("the transaction does not have the group's offsets")]
+    TransactionAbortable,
+    /// 48.
+    #[error("the transaction does not take it")]
+    InvalidTxnState,
+    /// 49.
+    #[error("the transactional id is not this producer's")]
+    InvalidProducerIdMapping,
     /// 56: the log takes no writes.
     #[error("storage failure")]
     KafkaStorageError,
@@ -77,6 +89,10 @@ impl GroupError {
             GroupError::RebalanceInProgress => 27,
             GroupError::InvalidCommitOffsetSize => 28,
             GroupError::InvalidRequest => 42,
+            GroupError::InvalidProducerEpoch => 47,
+            GroupError::InvalidTxnState => 48,
+            GroupError::TransactionAbortable => 120,
+            GroupError::InvalidProducerIdMapping => 49,
             GroupError::KafkaStorageError => 56,
             GroupError::NonEmptyGroup => 68,
             GroupError::GroupIdNotFound => 69,
@@ -93,6 +109,15 @@ impl From<AppendError> for GroupError {
             AppendError::Closed => GroupError::CoordinatorNotAvailable,
             AppendError::TooLarge { .. } => GroupError::InvalidCommitOffsetSize,
             AppendError::Invalid(_) => GroupError::InvalidRequest,
+            AppendError::Transaction(error) => match *error {
+                TransactionError::UnknownId | TransactionError::UnknownProducer(_) => {
+                    GroupError::InvalidProducerIdMapping
+                }
+                TransactionError::Fenced(_) => GroupError::InvalidProducerEpoch,
+                TransactionError::TooManyOffsets => GroupError::InvalidCommitOffsetSize,
+                TransactionError::NotAdded => GroupError::TransactionAbortable,
+                _ => GroupError::InvalidTxnState,
+            },
             _ => GroupError::KafkaStorageError,
         }
     }

@@ -56,6 +56,8 @@ pub(super) struct Group {
     pub(super) instances: BTreeMap<String, String>,
     /// Whether a task steps this group at its next deadline.
     pub(super) has_timer: bool,
+    /// It is to be saved as it is now.
+    pub(super) unsaved: bool,
 }
 
 impl Group {
@@ -72,6 +74,7 @@ impl Group {
             pending: BTreeMap::new(),
             instances: BTreeMap::new(),
             has_timer: false,
+            unsaved: false,
         }
     }
 
@@ -200,6 +203,7 @@ impl Group {
             self.generation = next_generation(self.generation);
             self.protocol_name.clear();
             self.phase = Phase::Empty { since: now };
+            self.unsaved = true;
             return;
         }
         if !self.elect_leader() {

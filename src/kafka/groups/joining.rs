@@ -204,6 +204,7 @@ impl Group {
         if !keeps_assignment {
             return self.rebalance(now);
         }
+        self.unsaved = true;
         let response = self.resumed(&new_id, old_id, supports_skip);
         if let Some(member) = self.members.get_mut(&new_id) {
             member.answer_join(Ok(response));

@@ -1,14 +1,14 @@
 //! The classic consumer-group coordinator: who is in a group, which generation it is in, who gets
 //! which partitions, and how far each group has read.
 //!
-//! It owns group membership, in memory, and decides who may commit offsets; the offsets themselves
+//! It owns group membership and decides who may commit offsets; the offsets themselves
 //! are the log's and durable before a commit is answered. It knows neither sockets nor wire formats:
 //! the Kafka door translates. It follows Kafka's JoinGroup 0-9, SyncGroup 0-5, Heartbeat 0-4,
 //! LeaveGroup 0-5, OffsetCommit 2-10 and OffsetFetch 1-10 for groups of the classic protocol.
 //!
-//! Membership does not outlive the process. After a restart every member gets UNKNOWN_MEMBER_ID,
-//! joins anew and resumes from the committed offsets; generations count from 1 again, which fences
-//! nobody wrongly because member ids are never reused.
+//! A stable generation outlives the process ([`saved`]): after a restart its members go on where they are,
+//! if they say so within a session's time. Whoever is not in it gets UNKNOWN_MEMBER_ID, joins anew and
+//! resumes from the committed offsets; member ids are never reused.
 //!
 //! Each group is a state machine behind its own mutex, held only while it makes one step and never
 //! across an await; time comes in as an argument. A group with something to wait for has one task
@@ -23,6 +23,7 @@ mod joining;
 mod member;
 mod offsets;
 mod registry;
+mod saved;
 #[cfg(test)]
 mod simulation;
 mod syncing;
@@ -45,7 +46,7 @@ pub use types::{
     CommitOutcome, CommitRequest, FetchRequest, FetchedOffset, GroupDescription, GroupState,
     GroupSummary, HeartbeatRequest, JoinRequest, JoinResponse, JoinedMember, LeaveOutcome,
     LeaveRequest, LeavingMember, MemberDescription, OffsetToCommit, Protocol, SyncRequest,
-    SyncResponse,
+    SyncResponse, WithinTransaction,
 };
 
 use offsets::OffsetStore;
@@ -73,8 +74,10 @@ impl Coordinator {
         config: GroupsConfig,
         wall_clock: WallClock,
     ) -> Coordinator {
+        let registry = Registry::new(config);
+        registry.restore(offsets.saved_groups());
         Coordinator {
-            registry: Arc::new(Registry::new(config)),
+            registry: Arc::new(registry),
             offsets,
             wall_clock,
         }
@@ -168,6 +171,20 @@ impl Coordinator {
         if let Err(error) = expired {
             tracing::error!(%error, "expired offsets cannot be removed; it is tried again");
         }
+    }
+
+    /// Writes the states of groups whenever they change; ends, with nothing left to write, when `stop`
+    /// resolves.
+    pub async fn keep_groups(&self, stop: impl Future<Output = ()>) {
+        let keeper = self.registry.keeper();
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                () = keeper.changed() => keeper.save(self.offsets.as_ref()).await,
+                () = &mut stop => break,
+            }
+        }
+        keeper.save(self.offsets.as_ref()).await;
     }
 
     /// Ends every group: whoever waits is answered COORDINATOR_NOT_AVAILABLE, and so is every later

@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use holdfast_storage::log::{AppendError, CommittedOffset, Log, Offset, OffsetCommit, TopicId};
+use bytes::Bytes;
+use holdfast_storage::log::{AppendError, CommittedOffset, Log, OffsetCommit, TopicId};
 
 use super::registry::Registry;
 use super::{
     CommitOutcome, CommitRequest, FetchRequest, FetchedOffset, GroupDescription, GroupError,
-    GroupState, GroupSummary, OffsetToCommit,
+    GroupState, GroupSummary, OffsetToCommit, WithinTransaction,
 };
 
 pub(super) type Writing<'a> = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send + 'a>>;
@@ -20,6 +21,15 @@ pub(super) type Writing<'a> = Pin<Box<dyn Future<Output = Result<(), AppendError
 pub(super) trait OffsetStore: Send + Sync {
     /// Resolves when the offsets are durable.
     fn commit<'a>(&'a self, group_id: &'a str, commits: Vec<OffsetCommit>) -> Writing<'a>;
+    /// Resolves when the offsets are durably part of the transaction.
+    fn commit_within<'a>(
+        &'a self,
+        within: &'a WithinTransaction,
+        group_id: &'a str,
+        commits: Vec<OffsetCommit>,
+    ) -> Writing<'a>;
+    /// A transaction that is not over is to commit an offset there.
+    fn is_pending(&self, group_id: &str, topic: TopicId, partition: i32) -> bool;
     fn committed(&self, group_id: &str, topic: TopicId, partition: i32) -> Option<CommittedOffset>;
     fn all_committed(&self, group_id: &str) -> Vec<(TopicId, i32, CommittedOffset)>;
     fn groups(&self) -> Vec<String>;
@@ -30,11 +40,35 @@ pub(super) trait OffsetStore: Send + Sync {
         offsets: Vec<(TopicId, i32, CommittedOffset)>,
     ) -> Writing<'a>;
     fn has_partition(&self, topic: TopicId, partition: i32) -> bool;
+    /// Resolves when the group's state is durable; `None` removes it.
+    fn save_group<'a>(&'a self, group_id: &'a str, state: Option<Bytes>) -> Writing<'a>;
+    fn saved_groups(&self) -> Vec<(String, Bytes)>;
 }
+
+/// Kind of the settings that are groups.
+const GROUP_KIND: &str = "kafka.group";
 
 impl OffsetStore for Log {
     fn commit<'a>(&'a self, group_id: &'a str, commits: Vec<OffsetCommit>) -> Writing<'a> {
         Box::pin(self.commit_offsets(group_id, commits))
+    }
+
+    fn commit_within<'a>(
+        &'a self,
+        within: &'a WithinTransaction,
+        group_id: &'a str,
+        commits: Vec<OffsetCommit>,
+    ) -> Writing<'a> {
+        let id = within.transactional_id.as_str();
+        let (producer, adds) = (within.producer, within.adds);
+        Box::pin(async move {
+            let added = self.add_offsets_to_transaction(id, producer, group_id, commits, adds);
+            Ok(added.await?)
+        })
+    }
+
+    fn is_pending(&self, group_id: &str, topic: TopicId, partition: i32) -> bool {
+        self.is_offset_pending(group_id, topic, partition)
     }
 
     fn committed(&self, group_id: &str, topic: TopicId, partition: i32) -> Option<CommittedOffset> {
@@ -60,6 +94,14 @@ impl OffsetStore for Log {
     fn has_partition(&self, topic: TopicId, partition: i32) -> bool {
         self.topic_by_id(topic)
             .is_some_and(|topic| topic.partition(partition).is_some())
+    }
+
+    fn save_group<'a>(&'a self, group_id: &'a str, state: Option<Bytes>) -> Writing<'a> {
+        Box::pin(self.put_setting(GROUP_KIND, group_id, state))
+    }
+
+    fn saved_groups(&self) -> Vec<(String, Bytes)> {
+        self.settings(GROUP_KIND)
     }
 }
 
@@ -104,7 +146,10 @@ pub(super) async fn expire(
             continue;
         }
         let mut expired = store.all_committed(&group_id);
-        expired.retain(|(_, _, committed)| committed.commit_timestamp_ms < before_ms);
+        expired.retain(|(topic, partition, committed)| {
+            committed.commit_timestamp_ms < before_ms
+                && !store.is_pending(&group_id, *topic, *partition)
+        });
         if expired.is_empty() {
             continue;
         }
@@ -114,6 +159,15 @@ pub(super) async fn expire(
             "committed offsets expired"
         );
         store.forget(&group_id, expired).await?;
+    }
+    // Without members and offsets a group is nothing but a name.
+    for group in registry.list() {
+        let id = &group.group_id;
+        let is_old = registry.empty_for(id).is_some_and(|time| time >= retention);
+        if is_old && store.all_committed(id).is_empty() && !held.contains(&id.as_str()) {
+            // Somebody may have joined since.
+            let _ = registry.remove(id);
+        }
     }
     Ok(())
 }
@@ -131,7 +185,7 @@ fn judge(
         return Err(GroupError::UnknownTopicOrPartition);
     }
     let committed = CommittedOffset {
-        offset: Offset::new(given.offset).ok_or(GroupError::InvalidRequest)?,
+        offset: given.offset,
         leader_epoch: given.leader_epoch,
         metadata: given.metadata.clone(),
         commit_timestamp_ms: now_ms,
@@ -153,7 +207,10 @@ async fn write(
     let mut writing: Writing<'_> = if commits.is_empty() {
         Box::pin(std::future::ready(Ok(())))
     } else {
-        store.commit(&request.group_id, commits)
+        match &request.within {
+            Some(within) => store.commit_within(within, &request.group_id, commits),
+            None => store.commit(&request.group_id, commits),
+        }
     };
     let mut permitted = false;
     // The first poll queues the write: it belongs to the same step of the group as the permission.
@@ -178,6 +235,9 @@ fn failed(group_id: &str, error: AppendError) -> GroupError {
 }
 
 pub(super) fn fetch(store: &dyn OffsetStore, request: &FetchRequest) -> Vec<FetchedOffset> {
+    let is_unstable = |topic, partition| {
+        request.require_stable && store.is_pending(&request.group_id, topic, partition)
+    };
     let Some(partitions) = &request.partitions else {
         let all = store.all_committed(&request.group_id).into_iter();
         return all
@@ -185,6 +245,7 @@ pub(super) fn fetch(store: &dyn OffsetStore, request: &FetchRequest) -> Vec<Fetc
                 topic,
                 partition,
                 committed: Some(c),
+                is_unstable: is_unstable(topic, partition),
             })
             .collect();
     };
@@ -194,6 +255,7 @@ pub(super) fn fetch(store: &dyn OffsetStore, request: &FetchRequest) -> Vec<Fetc
             topic,
             partition,
             committed: store.committed(&request.group_id, topic, partition),
+            is_unstable: is_unstable(topic, partition),
         })
         .collect()
 }
@@ -205,6 +267,8 @@ pub(super) async fn delete_group(
     group_id: &str,
 ) -> Result<(), GroupError> {
     let was_there = registry.remove(group_id)?;
+    let removed = store.save_group(group_id, None).await;
+    removed.map_err(|error| failed(group_id, error))?;
     let offsets = store.all_committed(group_id);
     if offsets.is_empty() {
         return if was_there {

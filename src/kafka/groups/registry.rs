@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::config::GROUP_ID_BYTES_MAX;
 use super::group::{Group, Phase};
 use super::joining::check_request;
 use super::member::{JoinWaiter, SyncWaiter, answer};
+use super::saved::{self, Keeper};
 use super::{
     CommitRequest, GroupDescription, GroupError, GroupSummary, GroupsConfig, HeartbeatRequest,
     JoinRequest, LeaveOutcome, LeaveRequest, SyncRequest,
@@ -19,6 +21,7 @@ use super::{
 pub(super) struct Registry {
     config: Arc<GroupsConfig>,
     groups: Mutex<Groups>,
+    keeper: Arc<Keeper>,
     /// Before that nobody knows who was in a group.
     began: Instant,
 }
@@ -31,6 +34,7 @@ struct Groups {
 
 struct Cell {
     group: Mutex<Group>,
+    keeper: Arc<Keeper>,
     /// The next deadline may have come nearer.
     changed: Notify,
 }
@@ -41,10 +45,18 @@ impl Cell {
         self.group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has it saved, in the order of its steps.
+    fn save(&self, group: &mut Group) {
+        if std::mem::take(&mut group.unsaved) {
+            self.keeper.put(&group.id, saved::encode(group));
+        }
+    }
+
     /// Makes one step and sees to it that the group is woken at its next deadline.
     fn step<T>(self: &Arc<Cell>, step: impl FnOnce(&mut Group, Instant) -> T) -> T {
         let mut group = self.lock();
         let result = step(&mut group, now());
+        self.save(&mut group);
         if group.has_timer {
             self.changed.notify_one();
         } else if group.next_deadline().is_some() {
@@ -61,6 +73,7 @@ async fn run_timer(cell: Arc<Cell>) {
         let deadline = {
             let mut group = cell.lock();
             group.tick(now());
+            cell.save(&mut group);
             let deadline = group.next_deadline();
             group.has_timer = deadline.is_some();
             deadline
@@ -83,12 +96,43 @@ impl Registry {
         Registry {
             config: Arc::new(config),
             groups: Mutex::new(Groups::default()),
+            keeper: Arc::default(),
             began: now(),
         }
     }
 
     pub(super) fn config(&self) -> &GroupsConfig {
         &self.config
+    }
+
+    pub(super) fn keeper(&self) -> Arc<Keeper> {
+        self.keeper.clone()
+    }
+
+    /// Takes groups back that were saved.
+    pub(super) fn restore(&self, saved_groups: Vec<(String, Bytes)>) {
+        for (id, bytes) in saved_groups {
+            let group = saved::decode(id.clone(), &bytes, Arc::clone(&self.config), now());
+            let Some(group) = group else {
+                tracing::warn!(
+                    group = id,
+                    "the group's saved state cannot be read: its members join again"
+                );
+                continue;
+            };
+            let cell = self.cell(group);
+            self.lock().by_id.insert(id, Arc::clone(&cell));
+            // Sessions run from now on.
+            cell.step(|_, _| {});
+        }
+    }
+
+    fn cell(&self, group: Group) -> Arc<Cell> {
+        Arc::new(Cell {
+            group: Mutex::new(group),
+            keeper: self.keeper.clone(),
+            changed: Notify::new(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Groups> {
@@ -112,7 +156,7 @@ impl Registry {
             return Ok(Arc::clone(cell));
         }
         if groups.by_id.len() >= self.config.groups_max {
-            evict_idle(&mut groups.by_id);
+            self.evict_idle(&mut groups.by_id);
         }
         if groups.by_id.len() >= self.config.groups_max {
             tracing::warn!(
@@ -123,12 +167,32 @@ impl Registry {
             return Err(GroupError::CoordinatorNotAvailable);
         }
         let group = Group::new(group_id.to_owned(), Arc::clone(&self.config), now());
-        let cell = Arc::new(Cell {
-            group: Mutex::new(group),
-            changed: Notify::new(),
-        });
+        let cell = self.cell(group);
         groups.by_id.insert(group_id.to_owned(), Arc::clone(&cell));
         Ok(cell)
+    }
+
+    /// Forgets the eighth of the groups that have been without members longest; they have nothing but
+    /// a generation number to lose.
+    fn evict_idle(&self, by_id: &mut HashMap<String, Arc<Cell>>) {
+        let mut idle: Vec<(Instant, String)> = by_id
+            .iter()
+            .filter_map(|(id, cell)| cell.lock().idle_since().map(|since| (since, id.clone())))
+            .collect();
+        idle.sort();
+        let share = idle.len().div_ceil(8);
+        for (_, id) in idle.into_iter().take(share) {
+            let Some(cell) = by_id.get(&id) else { continue };
+            let mut group = cell.lock();
+            // Somebody may have joined since it was looked at.
+            if group.idle_since().is_none() {
+                continue;
+            }
+            group.kill();
+            drop(group);
+            by_id.remove(&id);
+            self.keeper.put(&id, None);
+        }
     }
 
     pub(super) fn join(&self, request: JoinRequest, waiter: JoinWaiter) {
@@ -225,6 +289,7 @@ impl Registry {
         group.kill();
         drop(group);
         groups.by_id.remove(group_id);
+        self.keeper.put(group_id, None);
         Ok(was_worth_showing)
     }
 
@@ -280,26 +345,4 @@ fn check_group_id(group_id: &str) -> Result<(), GroupError> {
         return Err(GroupError::InvalidGroupId);
     }
     Ok(())
-}
-
-/// Forgets the eighth of the groups that have been without members longest; they have nothing but
-/// a generation number to lose.
-fn evict_idle(by_id: &mut HashMap<String, Arc<Cell>>) {
-    let mut idle: Vec<(Instant, String)> = by_id
-        .iter()
-        .filter_map(|(id, cell)| cell.lock().idle_since().map(|since| (since, id.clone())))
-        .collect();
-    idle.sort();
-    let share = idle.len().div_ceil(8);
-    for (_, id) in idle.into_iter().take(share) {
-        let Some(cell) = by_id.get(&id) else { continue };
-        let mut group = cell.lock();
-        // Somebody may have joined since it was looked at.
-        if group.idle_since().is_none() {
-            continue;
-        }
-        group.kill();
-        drop(group);
-        by_id.remove(&id);
-    }
 }

@@ -76,6 +76,7 @@ impl Group {
         self.phase = Phase::Stable {
             sync_deadline: Some(sync_deadline),
         };
+        self.unsaved = true;
         let (protocol_type, protocol_name) =
             (self.protocol_type.clone(), self.protocol_name.clone());
         for member in self.members.values_mut() {
@@ -157,12 +158,17 @@ impl Group {
         let is_anonymous = request.generation_id < 0
             && request.member_id.is_empty()
             && request.group_instance_id.is_none();
+        let is_transactional = request.within.is_some();
+        if is_anonymous && is_transactional {
+            // Producers before KIP-447 do not say for whom they commit.
+            return Ok(());
+        }
         if is_anonymous {
             return Err(GroupError::UnknownMemberId);
         }
         self.check_member(&request.member_id, request.group_instance_id.as_deref())?;
         self.check_generation(request.generation_id)?;
-        if matches!(self.phase, Phase::Completing { .. }) {
+        if matches!(self.phase, Phase::Completing { .. }) && !is_transactional {
             return Err(GroupError::RebalanceInProgress);
         }
         self.renew_session_of(&request.member_id, now);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_storage::log::{CommittedOffset, TopicId};
+use holdfast_storage::log::{CommittedOffset, ProducerIdentity, TopicId};
 
 /// An embedded protocol (an assignor's name) and the member's metadata for it (its subscription).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +123,17 @@ pub struct CommitRequest {
     pub member_id: String,
     pub group_instance_id: Option<String>,
     pub offsets: Vec<OffsetToCommit>,
+    /// Set if they are to be committed with a transaction (TxnOffsetCommit).
+    pub within: Option<WithinTransaction>,
+}
+
+/// The transaction that offsets are committed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithinTransaction {
+    pub transactional_id: String,
+    pub producer: ProducerIdentity,
+    /// They become part of it by being sent (KIP-890).
+    pub adds: bool,
 }
 
 /// One partition of an OffsetCommit.
@@ -152,6 +163,8 @@ pub struct FetchRequest {
     pub group_id: String,
     /// `None` asks for every committed offset.
     pub partitions: Option<Vec<(TopicId, i32)>>,
+    /// Offsets that a transaction is about to commit are not answered with what was before (KIP-447).
+    pub require_stable: bool,
 }
 
 /// One partition of an OffsetFetch.
@@ -161,6 +174,8 @@ pub struct FetchedOffset {
     pub partition: i32,
     /// `None`: offset -1, leader epoch -1, empty metadata on the wire, without an error.
     pub committed: Option<CommittedOffset>,
+    /// A transaction that is not over is to commit another one, and only stable ones were asked for.
+    pub is_unstable: bool,
 }
 
 /// State of a group, named as Kafka's administrators see it (`Display`).

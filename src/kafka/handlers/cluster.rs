@@ -21,12 +21,20 @@ use super::super::protocol::{ErrorCode, Str};
 use super::metadata::{CLUSTER_OPERATIONS, cluster_id};
 
 const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
 
 pub(super) fn describe_cluster(
     broker: &Broker,
     asker: &Asker,
     request: &DescribeClusterRequest,
 ) -> DescribeClusterResponse {
+    if !matches!(request.endpoint_type, BROKERS | CONTROLLERS) {
+        return DescribeClusterResponse {
+            error_code: ErrorCode::UnsupportedEndpointType.code(),
+            error_message: Some("There is no such type of endpoint.".into()),
+            ..Default::default()
+        };
+    }
     if request.endpoint_type != BROKERS {
         // As Kafka's brokers answer who looks for controllers (KIP-919).
         return DescribeClusterResponse {
@@ -189,7 +197,16 @@ pub(super) fn alter_partition_reassignments(
 }
 
 /// This node leads everything, so no election is ever needed.
+const PREFERRED: i8 = 0;
+const UNCLEAN: i8 = 1;
+
 pub(super) fn elect_leaders(broker: &Broker, request: ElectLeadersRequest) -> ElectLeadersResponse {
+    if !(PREFERRED..=UNCLEAN).contains(&request.election_type) {
+        return ElectLeadersResponse {
+            error_code: ErrorCode::InvalidRequest.code(),
+            ..Default::default()
+        };
+    }
     let asked: BTreeMap<String, Vec<i32>> = match request.topic_partitions {
         Some(asked) => asked
             .into_iter()

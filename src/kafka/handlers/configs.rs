@@ -16,7 +16,7 @@ use super::super::protocol::messages::{
     ListedConfigResource,
 };
 use super::super::protocol::{ErrorCode, Str};
-use super::topics::{CHANGE_TRIES_MAX, change_error, create_error};
+use super::topics::{CHANGE_TRIES_MAX, change_error, check_name, create_error};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -79,6 +79,7 @@ fn settings(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<S
 }
 
 fn topic(broker: &Broker, name: &Str) -> Result<Arc<Topic>, Refusal> {
+    check_name(broker, name.as_str())?;
     let found = broker.topic(&TopicRef::Name(name.clone()));
     found.map_err(|error| (error, format!("there is no topic {name}")))
 }
@@ -295,7 +296,7 @@ async fn try_alter(
 }
 
 /// All configurations that a topic shall have: the log judges those that it obeys, the others are judged
-/// by their types.
+/// by type and range.
 pub(super) fn judge_configs(broker: &Broker, configs: &[(String, String)]) -> Result<(), Refusal> {
     let judged = broker.log.check_configs(configs);
     judged.map_err(|error| create_error(&error))?;
@@ -305,6 +306,10 @@ pub(super) fn judge_configs(broker: &Broker, configs: &[(String, String)]) -> Re
             let kind = format!("{:?}", key.kind).to_lowercase();
             let message =
                 format!("Invalid value {value} for configuration {name}: not of type {kind}");
+            return Err((ErrorCode::InvalidConfig, message));
+        }
+        if key.is_some_and(|key| !key.range.admits(value)) {
+            let message = format!("Invalid value {value} for configuration {name}: out of range");
             return Err((ErrorCode::InvalidConfig, message));
         }
     }

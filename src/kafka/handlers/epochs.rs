@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Buf;
-use holdfast_storage::log::{FetchError, Log, Offset, Partition};
+use holdfast_storage::log::{FetchError, Isolation, Log, Offset, Partition};
 
 use super::super::broker::{Broker, TopicRef, fetch_error};
 use super::super::protocol::ErrorCode;
@@ -16,7 +16,7 @@ use super::super::protocol::messages::{
 };
 
 /// Kafka's mark for "no such epoch" and "no such offset".
-const UNDEFINED: i32 = -1;
+pub(super) const UNDEFINED: i32 = -1;
 
 /// One batch, as far as epochs are concerned.
 struct Span {
@@ -30,7 +30,7 @@ fn span_at(log: &Log, partition: &Partition, at: Offset) -> Result<Option<Span>,
     if at >= partition.high_watermark() {
         return Ok(None);
     }
-    let fetched = log.fetch(partition, at, 1)?;
+    let fetched = log.fetch(partition, at, 1, Isolation::Uncommitted)?;
     Ok(fetched.batches.first().and_then(|batch| {
         let base = Offset::new(batch.get(..8)?.get_i64())?;
         let epoch = batch.get(12..16)?.get_i32();

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_storage::log::{FetchError, Located, Log, Offset, Partition};
+use holdfast_storage::log::{Aborted, FetchError, Isolation, Located, Log, Offset, Partition};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -18,9 +18,10 @@ use uuid::Uuid;
 use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
 use super::super::fetch_sessions::{Told, Wanted};
 use super::super::protocol::messages::{
-    FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+    AbortedTransaction, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
 use super::super::protocol::{Chunk, ErrorCode, Records, Str};
+use super::super::quotas::Quota;
 use super::Held;
 
 /// Topics are named by id from here on (KIP-516).
@@ -57,11 +58,19 @@ pub(super) async fn fetch(
         .map(|wanted| resolve(broker, wanted))
         .collect();
     let limits = Limits::of(broker, &request);
-    collect(broker, &mut asked, &limits, held).await;
+    if is_replica(&request) {
+        asked
+            .iter_mut()
+            .for_each(|a| a.partition = Err(ErrorCode::NotLeaderOrFollower));
+    }
+    // Who has had too much is told so, with nothing.
+    if !broker.is_over(Quota::Fetch, asker) {
+        collect(broker, &mut asked, &limits, held).await;
+    }
     let found: Vec<PartitionData> = wanted
         .iter()
         .zip(asked)
-        .map(|(wanted, asked)| describe(wanted.index, asked, request.isolation_level))
+        .map(|(wanted, asked)| describe(wanted.index, asked, limits.isolation))
         .collect();
     let told: Vec<Told> = found.iter().map(told).collect();
     let (session_id, places) = broker.fetch_sessions.end(fetching, &wanted, &told);
@@ -72,7 +81,13 @@ pub(super) async fn fetch(
     }
 }
 
+/// Nobody replicates from here: there is one broker.
+fn is_replica(request: &FetchRequest) -> bool {
+    request.replica_id >= 0 || request.replica_state.replica_id >= 0
+}
+
 struct Limits {
+    isolation: Isolation,
     bytes_min: usize,
     bytes_max: usize,
     deadline: Instant,
@@ -84,6 +99,10 @@ impl Limits {
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
         let bytes_max = bytes(request.max_bytes).min(broker.config.fetch_bytes_max);
         Limits {
+            isolation: match request.isolation_level {
+                READ_COMMITTED => Isolation::Committed,
+                _ => Isolation::Uncommitted,
+            },
             bytes_min: bytes(request.min_bytes).min(bytes_max),
             bytes_max,
             deadline: Instant::now() + wait.min(WAIT_MAX),
@@ -94,19 +113,24 @@ impl Limits {
 /// A partition of the request and what was found in it so far.
 struct Asked {
     partition: Result<Arc<Partition>, ErrorCode>,
+    from: Offset,
     next: Offset,
     bytes_max: usize,
     chunks: Vec<Chunk>,
     bytes: usize,
+    aborted: Vec<Aborted>,
 }
 
 fn resolve(broker: &Broker, wanted: &Wanted) -> Asked {
+    let from = Offset::new(wanted.offset).unwrap_or_default();
     Asked {
         partition: find(broker, wanted),
-        next: Offset::new(wanted.offset).unwrap_or_default(),
+        from,
+        next: from,
         bytes_max: usize::try_from(wanted.bytes_max).unwrap_or(0),
         chunks: Vec::new(),
         bytes: 0,
+        aborted: Vec::new(),
     }
 }
 
@@ -142,6 +166,12 @@ async fn collect(broker: &Arc<Broker>, asked: &mut [Asked], limits: &Limits, hel
             () = tokio::time::sleep_until(limits.deadline) => return,
             () = broker.stop.cancelled() => return,
         }
+        if limits.isolation == Isolation::Committed {
+            // What compaction removes of aborted transactions between two reads must not be missing in
+            // one answer, so it is read at once.
+            asked.iter_mut().for_each(Asked::begin_again);
+            *held = None;
+        }
     }
 }
 
@@ -158,15 +188,15 @@ async fn read_more(broker: &Arc<Broker>, asked: &mut [Asked], limits: &Limits, h
     let wants: Vec<Want> = asked
         .iter()
         .enumerate()
-        .filter_map(|(at, a)| a.want(at))
+        .filter_map(|(at, a)| a.want(at, limits.isolation))
         .collect();
     if wants.is_empty() {
         return;
     }
     let left = limits.bytes_max.saturating_sub(bytes);
-    let memory = broker.response_bytes();
+    let (memory, isolation) = (broker.response_bytes(), limits.isolation);
     let read = broker
-        .read(move |log| read_all(log, wants, left, &memory, bytes == 0))
+        .read(move |log| read_all(log, wants, left, isolation, &memory, bytes == 0))
         .await;
     match read {
         Ok(found) => {
@@ -198,6 +228,7 @@ type Found = (usize, Result<Read, FetchError>);
 struct Read {
     chunks: Vec<Chunk>,
     next: Offset,
+    aborted: Vec<Aborted>,
     /// What the batches in memory take of the room.
     room: Held,
 }
@@ -207,6 +238,7 @@ fn read_all(
     log: &Log,
     wants: Vec<Want>,
     mut left: usize,
+    isolation: Isolation,
     memory: &Arc<Semaphore>,
     mut first: bool,
 ) -> Vec<Found> {
@@ -216,7 +248,7 @@ fn read_all(
         if limit == 0 && !first {
             continue;
         }
-        let located = match log.locate(&want.partition, want.from, limit) {
+        let located = match log.locate(&want.partition, want.from, limit, isolation) {
             Ok(located) => located,
             Err(error) => {
                 found.push((want.at, Err(error)));
@@ -248,6 +280,7 @@ fn read(located: Located, memory: &Arc<Semaphore>) -> Result<Read, FetchError> {
     Ok(Read {
         chunks: chunks.collect::<Result<_, _>>()?,
         next: located.next,
+        aborted: located.aborted,
         room,
     })
 }
@@ -265,10 +298,14 @@ fn take_room(memory: &Arc<Semaphore>, bytes: usize, room: &mut Held) -> bool {
 
 impl Asked {
     /// What to read now; `None` where there is nothing new, which costs no trip to the disk.
-    fn want(&self, at: usize) -> Option<Want> {
+    fn want(&self, at: usize, isolation: Isolation) -> Option<Want> {
         let partition = self.partition.as_ref().ok()?;
         let room = self.bytes == 0 || self.bytes < self.bytes_max;
-        (room && self.next < partition.high_watermark()).then(|| Want {
+        let end = match isolation {
+            Isolation::Uncommitted => partition.high_watermark(),
+            Isolation::Committed => partition.last_stable_offset(),
+        };
+        (room && self.next < end).then(|| Want {
             at,
             partition: partition.clone(),
             from: self.next,
@@ -276,11 +313,19 @@ impl Asked {
         })
     }
 
+    fn begin_again(&mut self) {
+        self.next = self.from;
+        self.bytes = 0;
+        self.chunks.clear();
+        self.aborted.clear();
+    }
+
     fn take(&mut self, outcome: Result<Read, FetchError>, held: &mut Held) {
         match outcome {
             Ok(read) => {
                 self.bytes += read.chunks.iter().map(Chunk::len).sum::<usize>();
                 self.next = read.next;
+                self.aborted.extend(read.aborted);
                 self.chunks.extend(read.chunks);
                 if let Some(room) = read.room {
                     keep(held, room);
@@ -336,17 +381,21 @@ fn by_topic(
     topics
 }
 
-fn describe(partition_index: i32, asked: Asked, isolation_level: i8) -> PartitionData {
-    let aborted_transactions = (isolation_level == READ_COMMITTED).then(Vec::new);
+fn describe(partition_index: i32, asked: Asked, isolation: Isolation) -> PartitionData {
+    let transaction = |aborted: &Aborted| AbortedTransaction {
+        producer_id: aborted.producer_id,
+        first_offset: aborted.first.value(),
+    };
+    let aborted = asked.aborted.iter().map(transaction);
+    let aborted_transactions = (isolation == Isolation::Committed).then(|| aborted.collect());
     match asked.partition {
         Ok(partition) => {
-            // Nothing above the high watermark is ever visible, and there are no transactions, so
-            // the last stable offset is the same.
-            let high_watermark = partition.high_watermark().value();
+            // Read first: it never lies behind the high watermark.
+            let last_stable_offset = partition.last_stable_offset().value();
             PartitionData {
                 partition_index,
-                high_watermark,
-                last_stable_offset: high_watermark,
+                high_watermark: partition.high_watermark().value(),
+                last_stable_offset,
                 log_start_offset: partition.log_start_offset().value(),
                 aborted_transactions,
                 records: Some(Records::new(asked.chunks)),

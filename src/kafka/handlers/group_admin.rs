@@ -136,6 +136,9 @@ pub(super) async fn delete_offsets(
         error_code: error.code(),
         ..Default::default()
     };
+    if request.group_id.is_empty() {
+        return refused(ErrorCode::InvalidGroupId);
+    }
     let Some(group) = broker.groups.describe(request.group_id.as_str()) else {
         return refused(ErrorCode::GroupIdNotFound);
     };

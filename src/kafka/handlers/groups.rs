@@ -28,6 +28,8 @@ const TOPIC_ID_SINCE_VERSION: i16 = 10;
 const MEMBER_ID_SINCE_VERSION: i16 = 4;
 /// JoinGroup: the leader may be told to leave the assignment as it is (KIP-814).
 const SKIP_ASSIGNMENT_SINCE_VERSION: i16 = 9;
+/// JoinGroup: no protocol is null from here on.
+const NULL_PROTOCOL_SINCE_VERSION: i16 = 7;
 /// LeaveGroup: several members at once (KIP-345).
 const LEAVE_BATCH_SINCE_VERSION: i16 = 3;
 /// OffsetFetch: several groups at once (KIP-709).
@@ -88,6 +90,7 @@ pub(super) async fn join(
             };
             JoinGroupResponse {
                 error_code,
+                protocol_name: (asker.version < NULL_PROTOCOL_SINCE_VERSION).then(Str::default),
                 member_id,
                 ..Default::default()
             }
@@ -228,6 +231,7 @@ pub(super) async fn commit(
         member_id: owned(&request.member_id),
         group_instance_id: owned_option(&request.group_instance_id),
         offsets,
+        within: None,
     });
     let outcome = outcome.await;
     let mut outcomes = outcome.iter().flatten();
@@ -289,6 +293,12 @@ fn judge(
     }
 }
 
+/// What holds for a whole OffsetFetch.
+struct How {
+    by_id: bool,
+    require_stable: bool,
+}
+
 /// A topic as an OffsetFetch names it.
 struct Wanted {
     name: Str,
@@ -301,8 +311,11 @@ pub(super) fn fetch_offsets(
     asker: &Asker,
     request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
+    let how = How {
+        by_id: asker.version >= TOPIC_ID_SINCE_VERSION,
+        require_stable: request.require_stable,
+    };
     if asker.version >= FETCH_BATCH_SINCE_VERSION {
-        let by_id = asker.version >= TOPIC_ID_SINCE_VERSION;
         let groups = request.groups.into_iter().map(|group| {
             let wanted = group.topics.map(|topics| {
                 let wanted = topics.into_iter().map(|topic| Wanted {
@@ -312,7 +325,7 @@ pub(super) fn fetch_offsets(
                 });
                 wanted.collect()
             });
-            let topics = fetch_group(broker, by_id, &group.group_id, wanted);
+            let topics = fetch_group(broker, &how, &group.group_id, wanted);
             OffsetFetchResponseGroup {
                 group_id: group.group_id,
                 topics,
@@ -332,7 +345,7 @@ pub(super) fn fetch_offsets(
         });
         wanted.collect()
     });
-    let topics = fetch_group(broker, false, &request.group_id, wanted);
+    let topics = fetch_group(broker, &how, &request.group_id, wanted);
     let plain = |topic: OffsetFetchResponseTopics| OffsetFetchResponseTopic {
         name: topic.name,
         partitions: topic.partitions,
@@ -345,26 +358,26 @@ pub(super) fn fetch_offsets(
 
 fn fetch_group(
     broker: &Broker,
-    by_id: bool,
+    how: &How,
     group_id: &Str,
     wanted: Option<Vec<Wanted>>,
 ) -> Vec<OffsetFetchResponseTopics> {
     match wanted {
         Some(topics) => topics
             .into_iter()
-            .map(|topic| fetch_topic(broker, by_id, group_id, topic))
+            .map(|topic| fetch_topic(broker, how, group_id, topic))
             .collect(),
-        None => fetch_all(broker, group_id),
+        None => fetch_all(broker, how, group_id),
     }
 }
 
 fn fetch_topic(
     broker: &Broker,
-    by_id: bool,
+    how: &How,
     group_id: &Str,
     wanted: Wanted,
 ) -> OffsetFetchResponseTopics {
-    let partitions = match broker.topic(&TopicRef::new(by_id, &wanted.name, wanted.topic_id)) {
+    let partitions = match broker.topic(&TopicRef::new(how.by_id, &wanted.name, wanted.topic_id)) {
         Ok(topic) => {
             let asked = wanted
                 .partitions
@@ -374,6 +387,7 @@ fn fetch_topic(
             let request = coordinator::FetchRequest {
                 group_id: owned(group_id),
                 partitions: Some(asked),
+                require_stable: how.require_stable,
             };
             broker
                 .groups
@@ -384,7 +398,7 @@ fn fetch_topic(
         }
         Err(error) => {
             // Kafka has no offset for a name it does not know, and an error for such an id.
-            let error_code = if by_id { error.code() } else { 0 };
+            let error_code = if how.by_id { error.code() } else { 0 };
             let nothing = |partition_index| OffsetFetchResponsePartition {
                 error_code,
                 ..no_offset(partition_index)
@@ -399,10 +413,11 @@ fn fetch_topic(
     }
 }
 
-fn fetch_all(broker: &Broker, group_id: &Str) -> Vec<OffsetFetchResponseTopics> {
+fn fetch_all(broker: &Broker, how: &How, group_id: &Str) -> Vec<OffsetFetchResponseTopics> {
     let request = coordinator::FetchRequest {
         group_id: owned(group_id),
         partitions: None,
+        require_stable: how.require_stable,
     };
     let mut fetched = broker.groups.fetch_offsets(&request);
     fetched.sort_by_key(|f| (f.topic, f.partition));
@@ -437,9 +452,13 @@ fn no_offset(partition_index: i32) -> OffsetFetchResponsePartition {
 
 fn describe(fetched: coordinator::FetchedOffset) -> OffsetFetchResponsePartition {
     match fetched.committed {
+        _ if fetched.is_unstable => OffsetFetchResponsePartition {
+            error_code: ErrorCode::UnstableOffsetCommit.code(),
+            ..no_offset(fetched.partition)
+        },
         Some(committed) => OffsetFetchResponsePartition {
             partition_index: fetched.partition,
-            committed_offset: committed.offset.value(),
+            committed_offset: committed.offset,
             committed_leader_epoch: committed.leader_epoch,
             metadata: Some(committed.metadata.into()),
             error_code: 0,

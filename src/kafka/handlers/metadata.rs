@@ -18,7 +18,7 @@ use super::topics::{create_error, may_create};
 /// Until there are access rules everybody may do everything Kafka lists for a cluster (KIP-430).
 pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
 /// And for a topic.
-const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
+pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
 
 pub(super) const fn bits(operations: &[u8]) -> i32 {
     let mut set = 0;
@@ -56,7 +56,7 @@ pub(super) async fn metadata(
     let mut topics = match request.topics {
         None => every_topic(broker),
         Some(topics) if topics.is_empty() && asker.version == 0 => every_topic(broker),
-        Some(asked) => some_topics(broker, asked, auto_create).await,
+        Some(asked) => some_topics(broker, asker.version, asked, auto_create).await,
     };
     if request.include_topic_authorized_operations {
         for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
@@ -87,6 +87,7 @@ fn every_topic(broker: &Broker) -> Vec<MetadataResponseTopic> {
 
 async fn some_topics(
     broker: &Arc<Broker>,
+    version: i16,
     asked: Vec<MetadataRequestTopic>,
     auto_create: bool,
 ) -> Vec<MetadataResponseTopic> {
@@ -99,8 +100,14 @@ async fn some_topics(
             continue;
         }
         let found = match &name {
-            Some(name) => by_name(broker, name, auto_create).await,
-            None => broker.topic(&TopicRef::Id(topic_id)),
+            Some(name) if topic_id.is_nil() => by_name(broker, name, auto_create).await,
+            _ if version < TOPIC_ID_SINCE_VERSION => Err(ErrorCode::InvalidRequest),
+            _ => broker.topic(&TopicRef::Id(topic_id)),
+        };
+        // Where the name is not known, older versions have no null.
+        let name = match name {
+            None if version < TOPIC_ID_SINCE_VERSION => Some(Str::default()),
+            name => name,
         };
         topics.push(match found {
             Ok(topic) => describe(broker, &topic),
@@ -175,7 +182,12 @@ fn describe(broker: &Broker, topic: &Topic) -> MetadataResponseTopic {
     }
 }
 
+/// Topics are asked for by id from here on (KIP-516).
+const TOPIC_ID_SINCE_VERSION: i16 = 12;
+
 const KEY_TYPE_GROUP: i8 = 0;
+const KEY_TYPE_TRANSACTION: i8 = 1;
+const KEY_TYPE_SHARE: i8 = 2;
 
 pub(super) fn find_coordinator(
     broker: &Broker,
@@ -227,10 +239,15 @@ pub(super) fn find_coordinator(
 }
 
 fn refusal(key_type: i8, key: &Str) -> Option<(ErrorCode, &'static str)> {
-    if key_type != KEY_TYPE_GROUP {
-        let message = "this broker coordinates consumer groups only: it has neither transactions nor share groups";
-        return Some((ErrorCode::UnsupportedVersion, message));
+    match key_type {
+        KEY_TYPE_GROUP => None,
+        KEY_TYPE_TRANSACTION => key
+            .is_empty()
+            .then_some((ErrorCode::InvalidRequest, "the transactional id is empty")),
+        KEY_TYPE_SHARE => {
+            let message = "this broker has no share groups";
+            Some((ErrorCode::UnsupportedVersion, message))
+        }
+        _ => Some((ErrorCode::InvalidRequest, "there is no such type of key")),
     }
-    key.is_empty()
-        .then_some((ErrorCode::InvalidGroupId, "the group id is empty"))
 }

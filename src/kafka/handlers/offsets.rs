@@ -1,16 +1,17 @@
 //! ListOffsets: where a partition begins and ends, and where a time is.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use holdfast_storage::log::{FetchError, Log, Offset, Partition};
 
 use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
-use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
     ListOffsetsTopicResponse,
 };
-use super::epochs::epoch_of;
+use super::super::protocol::{ErrorCode, Str};
+use super::epochs::{UNDEFINED, epoch_of};
 
 /// What a negative "timestamp" asks for, and since which version.
 const LATEST: i64 = -1;
@@ -19,6 +20,8 @@ const MAX_TIMESTAMP: (i64, i16) = (-3, 7);
 const EARLIEST_LOCAL: (i64, i16) = (-4, 8);
 const LATEST_TIERED: (i64, i16) = (-5, 9);
 const EARLIEST_PENDING_UPLOAD: (i64, i16) = (-6, 11);
+
+const READ_COMMITTED: i8 = 1;
 
 const NONE: i64 = -1;
 
@@ -31,12 +34,29 @@ pub(super) async fn list_offsets(
     asker: &Asker,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
+    let is_committed = request.isolation_level == READ_COMMITTED;
     let mut topics = Vec::with_capacity(request.topics.len());
+    let mut named: HashMap<(Str, i32), u32> = HashMap::new();
+    for topic in &request.topics {
+        for wanted in &topic.partitions {
+            let place = (topic.name.clone(), wanted.partition_index);
+            *named.entry(place).or_default() += 1;
+        }
+    }
     for topic in request.topics {
         let topic_ref = TopicRef::Name(topic.name.clone());
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
-            let found = find(broker, asker.version, &topic_ref, &wanted).await;
+            // As Kafka: one that is named twice is refused, once.
+            let is_twice = match named.remove(&(topic.name.clone(), wanted.partition_index)) {
+                None => continue,
+                Some(times) => times > 1,
+            };
+            let found = if is_twice {
+                Err(ErrorCode::InvalidRequest)
+            } else {
+                find(broker, asker.version, is_committed, &topic_ref, &wanted).await
+            };
             let (error, (timestamp, offset, leader_epoch)) = match found {
                 Ok(position) => (ErrorCode::None, position),
                 Err(error) => (error, NOWHERE),
@@ -63,6 +83,7 @@ pub(super) async fn list_offsets(
 async fn find(
     broker: &Arc<Broker>,
     version: i16,
+    is_committed: bool,
     topic: &TopicRef,
     wanted: &ListOffsetsPartition,
 ) -> Result<Position, ErrorCode> {
@@ -70,13 +91,13 @@ async fn find(
     broker.check_epoch(wanted.current_leader_epoch)?;
     let timestamp = wanted.timestamp;
     let since = |asked: (i64, i16)| timestamp == asked.0 && version >= asked.1;
+    let end = if is_committed {
+        partition.last_stable_offset()
+    } else {
+        partition.high_watermark()
+    };
     if timestamp == LATEST {
-        // Without transactions the last stable offset is the high watermark.
-        return Ok((
-            NONE,
-            partition.high_watermark().value(),
-            broker.log.leader_epoch(),
-        ));
+        return Ok((NONE, end.value(), broker.log.leader_epoch()));
     }
     if since(LATEST_TIERED) || since(EARLIEST_PENDING_UPLOAD) {
         // Nothing is stored elsewhere.
@@ -91,9 +112,10 @@ async fn find(
         if earliest {
             first(log, &partition)
         } else if largest {
-            place(log, &partition, log.max_timestamp(&partition)?)
+            place(log, &partition, log.max_timestamp(&partition)?, end)
         } else {
-            place(log, &partition, log.offset_for_time(&partition, timestamp)?)
+            let found = log.offset_for_time(&partition, timestamp)?;
+            place(log, &partition, found, end)
         }
     });
     read.await?.map_err(|error| fetch_error(&error))
@@ -101,15 +123,21 @@ async fn find(
 
 fn first(log: &Log, partition: &Partition) -> Result<Position, FetchError> {
     let start = partition.log_start_offset();
-    Ok((NONE, start.value(), epoch_of(log, partition, start)?))
+    let epoch = match epoch_of(log, partition, start)? {
+        // Nothing is there yet: what comes has the current one.
+        UNDEFINED => log.leader_epoch(),
+        epoch => epoch,
+    };
+    Ok((NONE, start.value(), epoch))
 }
 
 fn place(
     log: &Log,
     partition: &Partition,
     found: Option<(Offset, i64)>,
+    end: Offset,
 ) -> Result<Position, FetchError> {
-    match found {
+    match found.filter(|(offset, _)| *offset < end) {
         Some((offset, timestamp)) => {
             Ok((timestamp, offset.value(), epoch_of(log, partition, offset)?))
         }

@@ -4,20 +4,30 @@
 //! It is *settled* when the fdatasync that covers it has returned.
 
 use bytes::{Buf, Bytes};
-use holdfast_storage::log::{AppendError, Appended, Appending};
+use std::sync::Arc;
+
+use holdfast_storage::log::{
+    AppendError, Appended, Appending, CheckedBatch, InTransaction, Partition, RecordFault,
+    TransactionError,
+};
 use uuid::Uuid;
 
 use super::super::broker::{Asker, Broker, Refusal, TopicRef};
 use super::super::protocol::messages::{
-    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
-    TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceResponse,
 };
 use super::super::protocol::{ErrorCode, Str};
 
 /// Topics are named by id from here on (KIP-516).
 const TOPIC_ID_SINCE_VERSION: i16 = 13;
+/// A transaction's partitions are added by writing to them from here on (KIP-890).
+const ADDS_SINCE_VERSION: i16 = 12;
 /// Zstandard is known from here on (KIP-110).
 const ZSTD_SINCE_VERSION: i16 = 7;
+
+/// TRANSACTION_ABORTABLE is known from here on (KIP-890).
+const ABORTABLE_SINCE_VERSION: i16 = 11;
 
 /// Smallest record batch of format 2: its header.
 const BATCH_HEADER_BYTES: usize = 61;
@@ -25,13 +35,14 @@ const BATCH_HEADER_BYTES: usize = 61;
 const BATCH_PREFIX_BYTES: usize = 12;
 const MAGIC_AT: usize = 16;
 const ATTRIBUTES_AT: usize = 21;
+const RECORDS_AT: usize = 57;
 const MAGIC: u8 = 2;
 const COMPRESSION_MASK: u16 = 0x07;
 const COMPRESSION_ZSTD: u16 = 4;
-const TRANSACTIONAL_BIT: u16 = 0x10;
 
 /// A request whose batches are in the log's queue.
 pub(in super::super) struct Admitted {
+    version: i16,
     acks: i16,
     topics: Vec<AdmittedTopic>,
 }
@@ -39,7 +50,38 @@ pub(in super::super) struct Admitted {
 struct AdmittedTopic {
     name: Str,
     topic_id: Uuid,
-    partitions: Vec<(i32, Result<Appending, Refusal>)>,
+    partitions: Vec<(i32, Result<Appending, Refused>)>,
+}
+
+/// Why a batch was refused, for the client's program and its reader.
+struct Refused {
+    error: ErrorCode,
+    message: String,
+    /// The records it is about.
+    records: Vec<u32>,
+}
+
+impl From<Refusal> for Refused {
+    fn from((error, message): Refusal) -> Refused {
+        Refused {
+            error,
+            message,
+            records: Vec::new(),
+        }
+    }
+}
+
+impl From<AppendError> for Refused {
+    fn from(error: AppendError) -> Refused {
+        let refused = Refused::from(append_error(&error));
+        match error {
+            AppendError::Records { indexes, .. } => Refused {
+                records: indexes,
+                ..refused
+            },
+            _ => refused,
+        }
+    }
 }
 
 /// What to tell the client.
@@ -70,6 +112,10 @@ pub(in super::super) async fn admit(
     request: ProduceRequest,
 ) -> Admitted {
     let refused = refuse_whole(&request);
+    let within = Within {
+        version,
+        transactional_id: request.transactional_id.as_ref(),
+    };
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
         let by_id = version >= TOPIC_ID_SINCE_VERSION;
@@ -78,8 +124,8 @@ pub(in super::super) async fn admit(
         for data in topic.partition_data {
             let index = data.index;
             let outcome = match &refused {
-                Some(refusal) => Err(refusal.clone()),
-                None => append(broker, version, &topic_ref, data).await,
+                Some(refusal) => Err(refusal.clone().into()),
+                None => append(broker, &within, &topic_ref, data).await,
             };
             partitions.push((index, outcome));
         }
@@ -90,6 +136,7 @@ pub(in super::super) async fn admit(
         });
     }
     Admitted {
+        version,
         acks: request.acks,
         topics,
     }
@@ -100,31 +147,50 @@ fn refuse_whole(request: &ProduceRequest) -> Option<Refusal> {
         let message = format!("acks={} is not one of -1, 0 and 1", request.acks);
         return Some((ErrorCode::InvalidRequiredAcks, message));
     }
-    if request.transactional_id.is_some() {
-        return Some((ErrorCode::InvalidTxnState, NO_TRANSACTIONS.to_owned()));
-    }
     None
 }
 
-const NO_TRANSACTIONS: &str = "this broker has no transactions";
+/// What a whole request says about its batches.
+struct Within<'a> {
+    version: i16,
+    transactional_id: Option<&'a Str>,
+}
 
 async fn append(
     broker: &Broker,
-    version: i16,
+    within: &Within<'_>,
     topic: &TopicRef,
     data: PartitionProduceData,
-) -> Result<Appending, Refusal> {
-    let plain = |error: ErrorCode| (error, String::new());
+) -> Result<Appending, Refused> {
+    let plain = |error: ErrorCode| Refused::from((error, String::new()));
     let found = broker.topic(topic).map_err(plain)?;
     let partition = found.partition(data.index);
     let partition = partition.ok_or_else(|| plain(ErrorCode::UnknownTopicOrPartition))?;
     let batch = data.records.unwrap_or_default();
-    check_batch(&batch, version)?;
-    broker
+    check_batch(&batch, within.version)?;
+    let checked = judge(broker, partition, batch).await?;
+    let within = within.transactional_id.map(|id| InTransaction {
+        id: id.as_str().to_owned(),
+        adds: within.version >= ADDS_SINCE_VERSION,
+    });
+    Ok(broker
         .log
-        .append_batch(partition, batch)
-        .await
-        .map_err(|error| append_error(&error))
+        .append_checked(partition, checked, within)
+        .await?)
+}
+
+/// Unpacks compressed batches where nobody else waits for it.
+async fn judge(
+    broker: &Broker,
+    partition: &Arc<Partition>,
+    batch: Bytes,
+) -> Result<CheckedBatch, Refused> {
+    if !CheckedBatch::is_slow_to_check(&batch) {
+        return Ok(broker.log.check_batch(partition, batch)?);
+    }
+    let partition = partition.clone();
+    let judged = broker.read(move |log| log.check_batch(&partition, batch));
+    Ok(judged.await.map_err(|error| (error, String::new()))??)
 }
 
 /// What the protocol, not the log, has against a batch.
@@ -140,7 +206,7 @@ fn check_batch(batch: &Bytes, version: i16) -> Result<(), Refusal> {
         _ => return corrupt("not a record batch"),
     }
     if batch.len() < BATCH_HEADER_BYTES {
-        return corrupt("a record batch shorter than its header");
+        return invalid("a record batch shorter than its header");
     }
     let declared = batch.slice(8..BATCH_PREFIX_BYTES).get_i32();
     let declared = usize::try_from(declared).unwrap_or(usize::MAX);
@@ -149,15 +215,15 @@ fn check_batch(batch: &Bytes, version: i16) -> Result<(), Refusal> {
         .cmp(&batch.len())
     {
         std::cmp::Ordering::Equal => {}
-        std::cmp::Ordering::Greater => return corrupt("a record batch shorter than its length"),
+        std::cmp::Ordering::Greater => return invalid("a record batch shorter than its length"),
         std::cmp::Ordering::Less => {
             return invalid("a partition of a Produce request has exactly one record batch");
         }
     }
-    let attributes = batch.slice(ATTRIBUTES_AT..ATTRIBUTES_AT + 2).get_u16();
-    if attributes & TRANSACTIONAL_BIT != 0 {
-        return Err((ErrorCode::InvalidTxnState, NO_TRANSACTIONS.to_owned()));
+    if batch.slice(RECORDS_AT..BATCH_HEADER_BYTES).get_i32() <= 0 {
+        return invalid("a record batch without records");
     }
+    let attributes = batch.slice(ATTRIBUTES_AT..ATTRIBUTES_AT + 2).get_u16();
     if attributes & COMPRESSION_MASK == COMPRESSION_ZSTD && version < ZSTD_SINCE_VERSION {
         let message = format!("Zstandard needs Produce version {ZSTD_SINCE_VERSION}");
         return Err((ErrorCode::UnsupportedCompressionType, message));
@@ -170,11 +236,20 @@ pub(super) fn append_error(error: &AppendError) -> Refusal {
     let code = match error {
         AppendError::Corrupt(_) => ErrorCode::CorruptMessage,
         AppendError::Invalid(_) => ErrorCode::InvalidRecord,
+        AppendError::Records { fault, .. } => match fault {
+            RecordFault::Keyless => ErrorCode::InvalidRecord,
+            RecordFault::Untimely => ErrorCode::InvalidTimestamp,
+        },
         AppendError::TooLarge { .. } => ErrorCode::MessageTooLarge,
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
         AppendError::UnknownProducer { .. } => ErrorCode::UnknownProducerId,
         AppendError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        AppendError::Transaction(error) => match transaction_error(error).0 {
+            // As for batches without a transaction.
+            ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+            code => code,
+        },
         // Whoever asks again finds the node restarted, or gone.
         AppendError::Closed => ErrorCode::NotLeaderOrFollower,
         AppendError::Storage(reason) => {
@@ -192,6 +267,32 @@ pub(super) fn append_error(error: &AppendError) -> Refusal {
     (code, error.to_string())
 }
 
+/// The code for a refused step of a transaction, and what its sender may read about it.
+pub(super) fn transaction_error(error: &TransactionError) -> Refusal {
+    let code = match error {
+        TransactionError::UnknownId | TransactionError::UnknownProducer(_) => {
+            ErrorCode::InvalidProducerIdMapping
+        }
+        TransactionError::Fenced(_) => ErrorCode::ProducerFenced,
+        TransactionError::State(_) | TransactionError::NotTransactional => {
+            ErrorCode::InvalidTxnState
+        }
+        TransactionError::NotAdded => ErrorCode::TransactionAbortable,
+        TransactionError::NoId => ErrorCode::TransactionalIdAuthorizationFailed,
+        TransactionError::InvalidId => ErrorCode::InvalidRequest,
+        TransactionError::TooManyIds => ErrorCode::CoordinatorNotAvailable,
+        TransactionError::TooManyOffsets => ErrorCode::InvalidCommitOffsetSize,
+        // Producers look for the coordinator again, and ask again.
+        TransactionError::Append(AppendError::Closed) => ErrorCode::CoordinatorNotAvailable,
+        TransactionError::Append(error) => return append_error(error),
+        other => {
+            tracing::error!(error = %other, "a transaction was refused");
+            return (ErrorCode::UnknownServerError, String::new());
+        }
+    };
+    (code, error.to_string())
+}
+
 impl Admitted {
     /// Waits until every batch is durable or refused.
     pub(in super::super) async fn settle(self) -> Settled {
@@ -201,11 +302,11 @@ impl Admitted {
             let mut partition_responses = Vec::with_capacity(topic.partitions.len());
             for (index, outcome) in topic.partitions {
                 let outcome = match outcome {
-                    Ok(appending) => appending.await.map_err(|error| append_error(&error)),
-                    Err(refusal) => Err(refusal),
+                    Ok(appending) => appending.await.map_err(Refused::from),
+                    Err(refused) => Err(refused),
                 };
-                worst = worst.or(outcome.as_ref().err().map(|(error, _)| *error));
-                partition_responses.push(respond(index, outcome));
+                worst = worst.or(outcome.as_ref().err().map(|refused| refused.error));
+                partition_responses.push(respond(index, self.version, outcome));
             }
             responses.push(TopicProduceResponse {
                 name: topic.name,
@@ -224,7 +325,11 @@ impl Admitted {
     }
 }
 
-fn respond(index: i32, outcome: Result<Appended, Refusal>) -> PartitionProduceResponse {
+fn respond(
+    index: i32,
+    version: i16,
+    outcome: Result<Appended, Refused>,
+) -> PartitionProduceResponse {
     match outcome {
         Ok(appended) => PartitionProduceResponse {
             index,
@@ -235,13 +340,33 @@ fn respond(index: i32, outcome: Result<Appended, Refusal>) -> PartitionProduceRe
                 .map_or(-1, |ms| i64::try_from(ms).unwrap_or(i64::MAX)),
             ..Default::default()
         },
-        Err((error, message)) => PartitionProduceResponse {
-            index,
-            error_code: error.code(),
-            base_offset: -1,
-            error_message: (!message.is_empty()).then(|| message.into()),
-            ..Default::default()
-        },
+        Err(refused) => {
+            let error = for_version(refused.error, version);
+            let message: Option<Str> =
+                (!refused.message.is_empty()).then(|| refused.message.into());
+            let fault = |index: &u32| BatchIndexAndErrorMessage {
+                batch_index: i32::try_from(*index).unwrap_or(i32::MAX),
+                batch_index_error_message: message.clone(),
+            };
+            PartitionProduceResponse {
+                index,
+                error_code: error.code(),
+                base_offset: -1,
+                record_errors: refused.records.iter().map(fault).collect(),
+                error_message: message,
+                ..Default::default()
+            }
+        }
+    }
+}
+
+/// Clients that know it abort the transaction and go on where a partition was not added.
+fn for_version(error: ErrorCode, version: i16) -> ErrorCode {
+    match error {
+        ErrorCode::TransactionAbortable if version < ABORTABLE_SINCE_VERSION => {
+            ErrorCode::InvalidTxnState
+        }
+        other => other,
     }
 }
 
@@ -255,6 +380,7 @@ mod tests {
         let mut batch = vec![0; BATCH_HEADER_BYTES];
         batch[8..12].copy_from_slice(&((BATCH_HEADER_BYTES - 12) as u32).to_be_bytes());
         batch[MAGIC_AT] = magic;
+        batch[RECORDS_AT + 3] = 1;
         batch[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.to_be_bytes());
         batch
     }
@@ -281,21 +407,23 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_is_cut_is_corrupt() {
+    fn a_batch_that_is_cut_or_empty_is_refused() {
         assert_eq!(
             judge(batch(2, 0)[..60].to_vec(), 9),
-            ErrorCode::CorruptMessage
+            ErrorCode::InvalidRecord
         );
         let mut longer = batch(2, 0);
         longer[11] += 1;
-        assert_eq!(judge(longer, 9), ErrorCode::CorruptMessage);
+        assert_eq!(judge(longer, 9), ErrorCode::InvalidRecord);
         assert_eq!(judge(vec![0; 5], 9), ErrorCode::CorruptMessage);
+        let mut empty = batch(2, 0);
+        empty[RECORDS_AT + 3] = 0;
+        assert_eq!(judge(empty, 9), ErrorCode::InvalidRecord);
     }
 
     #[test]
-    fn zstandard_needs_version_7_and_transactions_do_not_exist() {
+    fn zstandard_needs_version_7() {
         assert_eq!(judge(batch(2, 4), 6), ErrorCode::UnsupportedCompressionType);
         assert_eq!(judge(batch(2, 4), 7), ErrorCode::None);
-        assert_eq!(judge(batch(2, 0x10), 9), ErrorCode::InvalidTxnState);
     }
 }

@@ -8,9 +8,9 @@ use holdfast_storage::log::{
     PARTITIONS_MAX, Retention, Topic, TopicId,
 };
 
-use super::super::broker::{Broker, Refusal};
+use super::super::broker::{Asker, Broker, Refusal};
 use super::super::config::ReplicationFactors;
-use super::super::protocol::ErrorCode;
+use super::super::configs::{self, Setting};
 use super::super::protocol::messages::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfigs, CreatableTopicResult,
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsResponse,
@@ -19,14 +19,28 @@ use super::super::protocol::messages::{
     DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult, DeleteTopicState,
     DeleteTopicsRequest, DeleteTopicsResponse,
 };
+use super::super::protocol::{ErrorCode, Str};
+use super::super::quotas::Quota;
 use super::configs::judge_configs;
 use super::produce::append_error;
 
 /// DeleteRecords: everything there is.
 const HIGH_WATERMARK: i64 = -1;
 
-/// Kafka's value of `config_source` for a setting of the topic itself.
-const SOURCE_TOPIC: i8 = 1;
+/// From these versions on a client that has changed too much is refused, older ones are only told to wait
+/// (KIP-599).
+const CREATE_QUOTA_SINCE_VERSION: i16 = 6;
+const DELETE_QUOTA_SINCE_VERSION: i16 = 5;
+const PARTITIONS_QUOTA_SINCE_VERSION: i16 = 3;
+
+/// Refuses who has made and deleted too many partitions lately.
+fn check_quota(broker: &Broker, asker: &Asker, since_version: i16) -> Result<(), Refusal> {
+    if broker.is_over(Quota::Mutation, asker) && asker.version >= since_version {
+        let message = "The throttling quota has been exceeded.".to_owned();
+        return Err((ErrorCode::ThrottlingQuotaExceeded, message));
+    }
+    Ok(())
+}
 
 /// Whether the node has room for `partitions` more.
 pub(super) fn may_create(broker: &Broker, partitions: u32) -> Result<(), Refusal> {
@@ -63,6 +77,7 @@ pub(super) fn create_error(error: &CreateTopicError) -> Refusal {
 
 pub(super) async fn create_topics(
     broker: &Arc<Broker>,
+    asker: &Asker,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let mut named: HashMap<String, u32> = HashMap::new();
@@ -73,7 +88,7 @@ pub(super) async fn create_topics(
     for wanted in request.topics {
         let once = named.get(wanted.name.as_str()) == Some(&1);
         let outcome = if once {
-            create_one(broker, &wanted, request.validate_only).await
+            create_one(broker, asker, &wanted, request.validate_only).await
         } else {
             Err((
                 ErrorCode::InvalidRequest,
@@ -98,10 +113,12 @@ pub(super) async fn create_topics(
 
 async fn create_one(
     broker: &Arc<Broker>,
+    asker: &Asker,
     wanted: &CreatableTopic,
     validate_only: bool,
 ) -> Result<CreatableTopicResult, Refusal> {
     let new = judge(broker, wanted)?;
+    check_quota(broker, asker, CREATE_QUOTA_SINCE_VERSION)?;
     let result = CreatableTopicResult {
         name: wanted.name.clone(),
         error_message: None,
@@ -110,7 +127,7 @@ async fn create_one(
         ..Default::default()
     };
     if validate_only {
-        let configs = Some(describe_configs(&new.configs));
+        let configs = Some(describe_configs(broker, &new.configs));
         return Ok(CreatableTopicResult { configs, ..result });
     }
     let topic: Arc<Topic> = broker
@@ -118,12 +135,13 @@ async fn create_one(
         .create_topic(new)
         .await
         .map_err(|error| create_error(&error))?;
+    broker.take(Quota::Mutation, asker, topic.partitions().len() as f64);
     tracing::info!(
         topic = topic.name(),
         partitions = topic.partitions().len(),
         "topic created"
     );
-    let configs = Some(describe_configs(topic.configs()));
+    let configs = Some(describe_configs(broker, topic.configs()));
     Ok(CreatableTopicResult {
         topic_id: topic.id().0,
         configs,
@@ -131,14 +149,51 @@ async fn create_one(
     })
 }
 
-fn describe_configs(configs: &[(String, String)]) -> Vec<CreatableTopicConfigs> {
-    let describe = |(name, value): &(String, String)| CreatableTopicConfigs {
-        name: name.as_str().into(),
-        value: Some(value.as_str().into()),
-        config_source: SOURCE_TOPIC,
+fn describe_configs(broker: &Broker, own: &[(String, String)]) -> Vec<CreatableTopicConfigs> {
+    let describe = |setting: Setting| CreatableTopicConfigs {
+        name: setting.key.name.into(),
+        value: setting.value.map(Str::from),
+        config_source: setting.source as i8,
         ..Default::default()
     };
-    configs.iter().map(describe).collect()
+    let all = configs::of_configs(broker, own).into_iter();
+    all.map(describe).collect()
+}
+
+/// What Kafka has against the name of a topic, whether there is one of it or not.
+pub(super) fn check_name(broker: &Broker, name: &str) -> Result<(), Refusal> {
+    let new = NewTopic {
+        name: name.to_owned(),
+        partitions: 1,
+        configs: Vec::new(),
+    };
+    match broker.log.check_topic(&new) {
+        Err(error @ CreateTopicError::InvalidName { .. }) => Err(create_error(&error)),
+        _ => Ok(()),
+    }
+}
+
+/// Dots and underscores look the same in the names of metrics: a topic whose name differs in nothing else
+/// is refused, as Kafka does.
+fn check_collision(broker: &Broker, name: &str) -> Result<(), Refusal> {
+    if !name.contains(['.', '_']) {
+        return Ok(());
+    }
+    let wanted = name.replace('.', "_");
+    let topics = broker.log.topics();
+    let found = topics
+        .iter()
+        .find(|topic| topic.name().replace('.', "_") == wanted);
+    match found {
+        None => Ok(()),
+        Some(topic) => {
+            let message = format!(
+                "Topic '{name}' collides with existing topic: {}",
+                topic.name()
+            );
+            Err((ErrorCode::InvalidTopic, message))
+        }
+    }
 }
 
 /// Everything that can be said against a topic before it is created.
@@ -147,6 +202,8 @@ fn judge(broker: &Broker, wanted: &CreatableTopic) -> Result<NewTopic, Refusal> 
     if broker.log.topic(name).is_some() {
         return Err(create_error(&CreateTopicError::Exists(name.to_owned())));
     }
+    check_name(broker, name)?;
+    check_collision(broker, name)?;
     let partitions = if wanted.assignments.is_empty() {
         check_replication_factor(broker, wanted.replication_factor)?;
         match wanted.num_partitions {
@@ -165,13 +222,20 @@ fn judge(broker: &Broker, wanted: &CreatableTopic) -> Result<NewTopic, Refusal> 
         assigned_partitions(broker, wanted)?
     };
     may_create(broker, partitions)?;
-    let mut configs = Vec::with_capacity(wanted.configs.len());
+    let mut configs: Vec<(String, String)> = Vec::with_capacity(wanted.configs.len());
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for config in &wanted.configs {
         let Some(value) = &config.value else {
             let message = format!("{} has no value", config.name);
             return Err((ErrorCode::InvalidConfig, message));
         };
-        configs.push((config.name.as_str().to_owned(), value.as_str().to_owned()));
+        // The last one counts, without blanks around it.
+        let value = value.as_str().trim().to_owned();
+        let place = *places.entry(config.name.as_str()).or_insert(configs.len());
+        match configs.get_mut(place) {
+            Some((_, earlier)) => *earlier = value,
+            None => configs.push((config.name.as_str().to_owned(), value)),
+        }
     }
     judge_configs(broker, &configs)?;
     Ok(NewTopic {
@@ -242,6 +306,7 @@ pub(super) fn change_error(error: &ChangeTopicError) -> Refusal {
 
 pub(super) async fn create_partitions(
     broker: &Arc<Broker>,
+    asker: &Asker,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut named: HashMap<String, u32> = HashMap::new();
@@ -251,7 +316,7 @@ pub(super) async fn create_partitions(
     let mut results = Vec::with_capacity(request.topics.len());
     for wanted in request.topics {
         let outcome = if named.get(wanted.name.as_str()) == Some(&1) {
-            add_partitions(broker, &wanted, request.validate_only).await
+            add_partitions(broker, asker, &wanted, request.validate_only).await
         } else {
             let message = "the request names this topic twice".to_owned();
             Err((ErrorCode::InvalidRequest, message))
@@ -274,11 +339,12 @@ pub(super) async fn create_partitions(
 
 async fn add_partitions(
     broker: &Arc<Broker>,
+    asker: &Asker,
     wanted: &CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<(), Refusal> {
     for _ in 0..CHANGE_TRIES_MAX {
-        match try_add_partitions(broker, wanted, validate_only).await {
+        match try_add_partitions(broker, asker, wanted, validate_only).await {
             // Somebody else was faster: judged anew.
             Err(ChangeRefused::Outdated) => {}
             Err(ChangeRefused::Final(refusal)) => return Err(refusal),
@@ -301,6 +367,7 @@ impl From<Refusal> for ChangeRefused {
 
 async fn try_add_partitions(
     broker: &Arc<Broker>,
+    asker: &Asker,
     wanted: &CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<(), ChangeRefused> {
@@ -326,6 +393,7 @@ async fn try_add_partitions(
         return Err(create_error(&CreateTopicError::InvalidPartitions(count)).into());
     }
     may_create(broker, count - now)?;
+    check_quota(broker, asker, PARTITIONS_QUOTA_SINCE_VERSION)?;
     if validate_only {
         return Ok(());
     }
@@ -334,6 +402,7 @@ async fn try_add_partitions(
         ChangeTopicError::Outdated => ChangeRefused::Outdated,
         other => change_error(&other).into(),
     })?;
+    broker.take(Quota::Mutation, asker, f64::from(count - now));
     tracing::info!(
         topic = topic.name(),
         partitions = count,
@@ -344,6 +413,7 @@ async fn try_add_partitions(
 
 pub(super) async fn delete_topics(
     broker: &Arc<Broker>,
+    asker: &Asker,
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
     let by_name = request
@@ -368,7 +438,7 @@ pub(super) async fn delete_topics(
             let message = "the request names this topic twice".to_owned();
             Err((ErrorCode::InvalidRequest, message))
         } else {
-            delete_one(broker, state).await
+            delete_one(broker, asker, state).await
         };
         // Who asked by id learns the name only if the topic was there.
         let (name, topic_id, error_code, error_message) = match outcome {
@@ -394,7 +464,11 @@ pub(super) async fn delete_topics(
     }
 }
 
-async fn delete_one(broker: &Arc<Broker>, state: &DeleteTopicState) -> Result<Arc<Topic>, Refusal> {
+async fn delete_one(
+    broker: &Arc<Broker>,
+    asker: &Asker,
+    state: &DeleteTopicState,
+) -> Result<Arc<Topic>, Refusal> {
     let (found, unknown) = match (&state.name, state.topic_id) {
         (Some(name), id) if id.is_nil() => (
             broker.log.topic(name.as_str()),
@@ -411,8 +485,10 @@ async fn delete_one(broker: &Arc<Broker>, state: &DeleteTopicState) -> Result<Ar
     };
     let missing = || (unknown, "there is no such topic".to_owned());
     let topic = found.ok_or_else(missing)?;
+    check_quota(broker, asker, DELETE_QUOTA_SINCE_VERSION)?;
     match broker.log.delete_topic(topic.id()).await {
         Ok(()) => {
+            broker.take(Quota::Mutation, asker, topic.partitions().len() as f64);
             tracing::info!(topic = topic.name(), id = %topic.id(), "topic deleted");
             Ok(topic)
         }

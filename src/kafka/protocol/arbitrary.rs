@@ -43,7 +43,13 @@ macro_rules! numbers {
     )* };
 }
 
-numbers!(i8 i16 i32 i64);
+numbers!(i8 i16 u16 i32 i64);
+
+impl Arbitrary for f64 {
+    fn arbitrary(rng: &mut Rng, _: i16) -> f64 {
+        f64::from(rng.next() as i32) / 8.0
+    }
+}
 
 impl Arbitrary for bool {
     fn arbitrary(rng: &mut Rng, _: i16) -> bool {

@@ -45,7 +45,9 @@ error_codes! {
     UnknownMemberId = 25, "UNKNOWN_MEMBER_ID";
     InvalidSessionTimeout = 26, "INVALID_SESSION_TIMEOUT";
     RebalanceInProgress = 27, "REBALANCE_IN_PROGRESS";
+    InvalidCommitOffsetSize = 28, "INVALID_COMMIT_OFFSET_SIZE";
     TopicAuthorizationFailed = 29, "TOPIC_AUTHORIZATION_FAILED";
+    InvalidTimestamp = 32, "INVALID_TIMESTAMP";
     UnsupportedVersion = 35, "UNSUPPORTED_VERSION";
     TopicAlreadyExists = 36, "TOPIC_ALREADY_EXISTS";
     InvalidPartitions = 37, "INVALID_PARTITIONS";
@@ -54,21 +56,25 @@ error_codes! {
     InvalidConfig = 40, "INVALID_CONFIG";
     InvalidRequest = 42, "INVALID_REQUEST";
     UnsupportedForMessageFormat = 43, "UNSUPPORTED_FOR_MESSAGE_FORMAT";
+    PolicyViolation = 44, "POLICY_VIOLATION";
     OutOfOrderSequenceNumber = 45, "OUT_OF_ORDER_SEQUENCE_NUMBER";
     DuplicateSequenceNumber = 46, "DUPLICATE_SEQUENCE_NUMBER";
     InvalidProducerEpoch = 47, "INVALID_PRODUCER_EPOCH";
     InvalidTxnState = 48, "INVALID_TXN_STATE";
-    PolicyViolation = 44, "POLICY_VIOLATION";
+    InvalidProducerIdMapping = 49, "INVALID_PRODUCER_ID_MAPPING";
+    InvalidTransactionTimeout = 50, "INVALID_TRANSACTION_TIMEOUT";
+    TransactionalIdAuthorizationFailed = 53, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED";
+    OperationNotAttempted = 55, "OPERATION_NOT_ATTEMPTED";
     KafkaStorageError = 56, "KAFKA_STORAGE_ERROR";
     LogDirNotFound = 57, "LOG_DIR_NOT_FOUND";
     UnknownProducerId = 59, "UNKNOWN_PRODUCER_ID";
+    NonEmptyGroup = 68, "NON_EMPTY_GROUP";
+    GroupIdNotFound = 69, "GROUP_ID_NOT_FOUND";
     FetchSessionIdNotFound = 70, "FETCH_SESSION_ID_NOT_FOUND";
     InvalidFetchSessionEpoch = 71, "INVALID_FETCH_SESSION_EPOCH";
     FencedLeaderEpoch = 74, "FENCED_LEADER_EPOCH";
     UnknownLeaderEpoch = 75, "UNKNOWN_LEADER_EPOCH";
     UnsupportedCompressionType = 76, "UNSUPPORTED_COMPRESSION_TYPE";
-    NonEmptyGroup = 68, "NON_EMPTY_GROUP";
-    GroupIdNotFound = 69, "GROUP_ID_NOT_FOUND";
     MemberIdRequired = 79, "MEMBER_ID_REQUIRED";
     GroupMaxSizeReached = 81, "GROUP_MAX_SIZE_REACHED";
     FencedInstanceId = 82, "FENCED_INSTANCE_ID";
@@ -76,10 +82,17 @@ error_codes! {
     NoReassignmentInProgress = 85, "NO_REASSIGNMENT_IN_PROGRESS";
     GroupSubscribedToTopic = 86, "GROUP_SUBSCRIBED_TO_TOPIC";
     InvalidRecord = 87, "INVALID_RECORD";
+    UnstableOffsetCommit = 88, "UNSTABLE_OFFSET_COMMIT";
+    ThrottlingQuotaExceeded = 89, "THROTTLING_QUOTA_EXCEEDED";
     ProducerFenced = 90, "PRODUCER_FENCED";
+    InvalidUpdateVersion = 95, "INVALID_UPDATE_VERSION";
     UnknownTopicId = 100, "UNKNOWN_TOPIC_ID";
+    TransactionalIdNotFound = 105, "TRANSACTIONAL_ID_NOT_FOUND";
     FetchSessionTopicIdError = 106, "FETCH_SESSION_TOPIC_ID_ERROR";
     MismatchedEndpointType = 114, "MISMATCHED_ENDPOINT_TYPE";
+    UnsupportedEndpointType = 115, "UNSUPPORTED_ENDPOINT_TYPE";
+    TransactionAbortable = 120, "TRANSACTION_ABORTABLE";
+    InvalidRegularExpression = 128, "INVALID_REGULAR_EXPRESSION";
 }
 
 impl ErrorCode {

@@ -47,6 +47,11 @@ apis! {
     DeleteRecords = 21: serve 0..=2, advertise 0..=2, flexible 2, DeleteRecordsRequest => DeleteRecordsResponse;
     InitProducerId = 22: serve 0..=5, advertise 0..=5, flexible 2, InitProducerIdRequest => InitProducerIdResponse;
     OffsetForLeaderEpoch = 23: serve 2..=4, advertise 2..=4, flexible 4, OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse;
+    AddPartitionsToTxn = 24: serve 0..=5, advertise 0..=5, flexible 3, AddPartitionsToTxnRequest => AddPartitionsToTxnResponse;
+    AddOffsetsToTxn = 25: serve 0..=4, advertise 0..=4, flexible 3, AddOffsetsToTxnRequest => AddOffsetsToTxnResponse;
+    EndTxn = 26: serve 0..=5, advertise 0..=5, flexible 3, EndTxnRequest => EndTxnResponse;
+    WriteTxnMarkers = 27: serve 1..=2, advertise 1..=2, flexible 1, WriteTxnMarkersRequest => WriteTxnMarkersResponse;
+    TxnOffsetCommit = 28: serve 0..=5, advertise 0..=5, flexible 3, TxnOffsetCommitRequest => TxnOffsetCommitResponse;
     DescribeConfigs = 32: serve 1..=4, advertise 1..=4, flexible 4, DescribeConfigsRequest => DescribeConfigsResponse;
     AlterConfigs = 33: serve 0..=2, advertise 0..=2, flexible 2, AlterConfigsRequest => AlterConfigsResponse;
     AlterReplicaLogDirs = 34: serve 1..=2, advertise 1..=2, flexible 2, AlterReplicaLogDirsRequest => AlterReplicaLogDirsResponse;
@@ -58,8 +63,68 @@ apis! {
     AlterPartitionReassignments = 45: serve 0..=1, advertise 0..=1, flexible 0, AlterPartitionReassignmentsRequest => AlterPartitionReassignmentsResponse;
     ListPartitionReassignments = 46: serve 0..=0, advertise 0..=0, flexible 0, ListPartitionReassignmentsRequest => ListPartitionReassignmentsResponse;
     OffsetDelete = 47: serve 0..=0, advertise 0..=0, flexible 1, OffsetDeleteRequest => OffsetDeleteResponse;
+    DescribeClientQuotas = 48: serve 0..=1, advertise 0..=1, flexible 1, DescribeClientQuotasRequest => DescribeClientQuotasResponse;
+    AlterClientQuotas = 49: serve 0..=1, advertise 0..=1, flexible 1, AlterClientQuotasRequest => AlterClientQuotasResponse;
+    DescribeQuorum = 55: serve 0..=2, advertise 0..=2, flexible 0, DescribeQuorumRequest => DescribeQuorumResponse;
+    UpdateFeatures = 57: serve 0..=2, advertise 0..=2, flexible 0, UpdateFeaturesRequest => UpdateFeaturesResponse;
     DescribeCluster = 60: serve 0..=2, advertise 0..=2, flexible 0, DescribeClusterRequest => DescribeClusterResponse;
+    DescribeProducers = 61: serve 0..=0, advertise 0..=0, flexible 0, DescribeProducersRequest => DescribeProducersResponse;
+    DescribeTransactions = 65: serve 0..=0, advertise 0..=0, flexible 0, DescribeTransactionsRequest => DescribeTransactionsResponse;
+    ListTransactions = 66: serve 0..=2, advertise 0..=2, flexible 0, ListTransactionsRequest => ListTransactionsResponse;
     ListConfigResources = 74: serve 0..=1, advertise 0..=1, flexible 0, ListConfigResourcesRequest => ListConfigResourcesResponse;
+    DescribeTopicPartitions = 75: serve 0..=0, advertise 0..=0, flexible 0, DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse;
+}
+
+impl Response {
+    /// Tells the client how long it should wait; where a version has no such field it is only made to.
+    pub(super) fn set_throttle_time_ms(&mut self, ms: i32) {
+        match self {
+            Response::Produce(body) => body.throttle_time_ms = ms,
+            Response::Fetch(body) => body.throttle_time_ms = ms,
+            Response::ListOffsets(body) => body.throttle_time_ms = ms,
+            Response::Metadata(body) => body.throttle_time_ms = ms,
+            Response::OffsetCommit(body) => body.throttle_time_ms = ms,
+            Response::OffsetFetch(body) => body.throttle_time_ms = ms,
+            Response::FindCoordinator(body) => body.throttle_time_ms = ms,
+            Response::JoinGroup(body) => body.throttle_time_ms = ms,
+            Response::Heartbeat(body) => body.throttle_time_ms = ms,
+            Response::LeaveGroup(body) => body.throttle_time_ms = ms,
+            Response::SyncGroup(body) => body.throttle_time_ms = ms,
+            Response::DescribeGroups(body) => body.throttle_time_ms = ms,
+            Response::ListGroups(body) => body.throttle_time_ms = ms,
+            Response::ApiVersions(body) => body.throttle_time_ms = ms,
+            Response::CreateTopics(body) => body.throttle_time_ms = ms,
+            Response::DeleteTopics(body) => body.throttle_time_ms = ms,
+            Response::DeleteRecords(body) => body.throttle_time_ms = ms,
+            Response::InitProducerId(body) => body.throttle_time_ms = ms,
+            Response::OffsetForLeaderEpoch(body) => body.throttle_time_ms = ms,
+            Response::AddPartitionsToTxn(body) => body.throttle_time_ms = ms,
+            Response::AddOffsetsToTxn(body) => body.throttle_time_ms = ms,
+            Response::EndTxn(body) => body.throttle_time_ms = ms,
+            Response::TxnOffsetCommit(body) => body.throttle_time_ms = ms,
+            Response::DescribeConfigs(body) => body.throttle_time_ms = ms,
+            Response::AlterConfigs(body) => body.throttle_time_ms = ms,
+            Response::AlterReplicaLogDirs(body) => body.throttle_time_ms = ms,
+            Response::DescribeLogDirs(body) => body.throttle_time_ms = ms,
+            Response::CreatePartitions(body) => body.throttle_time_ms = ms,
+            Response::DeleteGroups(body) => body.throttle_time_ms = ms,
+            Response::ElectLeaders(body) => body.throttle_time_ms = ms,
+            Response::IncrementalAlterConfigs(body) => body.throttle_time_ms = ms,
+            Response::AlterPartitionReassignments(body) => body.throttle_time_ms = ms,
+            Response::ListPartitionReassignments(body) => body.throttle_time_ms = ms,
+            Response::OffsetDelete(body) => body.throttle_time_ms = ms,
+            Response::DescribeClientQuotas(body) => body.throttle_time_ms = ms,
+            Response::AlterClientQuotas(body) => body.throttle_time_ms = ms,
+            Response::UpdateFeatures(body) => body.throttle_time_ms = ms,
+            Response::DescribeCluster(body) => body.throttle_time_ms = ms,
+            Response::DescribeProducers(body) => body.throttle_time_ms = ms,
+            Response::DescribeTransactions(body) => body.throttle_time_ms = ms,
+            Response::ListTransactions(body) => body.throttle_time_ms = ms,
+            Response::ListConfigResources(body) => body.throttle_time_ms = ms,
+            Response::DescribeTopicPartitions(body) => body.throttle_time_ms = ms,
+            Response::WriteTxnMarkers(_) | Response::DescribeQuorum(_) => {}
+        }
+    }
 }
 
 /// A request message together with the response that belongs to it.

@@ -28,6 +28,7 @@ fn oracle_knows(api: ApiKey, version: i16, request: bool) -> bool {
     match api {
         ApiKey::ListOffsets => version <= 10,
         ApiKey::DescribeLogDirs => version <= 4,
+        ApiKey::WriteTxnMarkers => version <= 1,
         ApiKey::OffsetCommit | ApiKey::OffsetFetch if request => version <= 9,
         _ => true,
     }
@@ -423,6 +424,7 @@ const NOT_COMPARED: &[&str] = &[
     "ongoing_txn_producer_id",
     "ongoing_txn_producer_epoch",
     "is_cordoned",
+    "transaction_version",
 ];
 
 #[derive(Debug, PartialEq, Eq)]

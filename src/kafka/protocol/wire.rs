@@ -342,6 +342,11 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Length of the whole frame.
+    pub fn bytes(&self) -> usize {
+        self.chunks.iter().map(Chunk::len).sum()
+    }
+
     pub fn into_chunks(self) -> Vec<Chunk> {
         self.chunks
     }
@@ -534,6 +539,8 @@ numbers! {
     i16: get_i16, put_i16;
     i32: get_i32, put_i32;
     i64: get_i64, put_i64;
+    u16: get_u16, put_u16;
+    f64: get_f64, put_f64;
 }
 
 impl Wire for bool {
@@ -552,6 +559,26 @@ impl Wire for Uuid {
     }
     fn write(&self, w: &mut Writer, _: Layout) {
         w.tail.put_u128(self.as_u128());
+    }
+}
+
+/// A byte says whether it is there.
+impl<T: Structure> Wire for Option<T> {
+    fn read(r: &mut Reader, layout: Layout) -> Result<Option<T>, DecodeError> {
+        match i8::read(r, layout)? {
+            0.. => Ok(Some(T::read(r, layout)?)),
+            _ => Ok(None),
+        }
+    }
+
+    fn write(&self, w: &mut Writer, layout: Layout) {
+        match self {
+            Some(structure) => {
+                1_i8.write(w, layout);
+                structure.write(w, layout);
+            }
+            None => (-1_i8).write(w, layout),
+        }
     }
 }
 

@@ -150,7 +150,7 @@ async fn topics_are_found_by_id_too() {
 }
 
 #[tokio::test]
-async fn the_node_coordinates_groups_and_nothing_else() {
+async fn the_node_coordinates_groups_and_transactions() {
     let door = Door::open().await;
     let mut wire = door.wire().await;
     for version in 0..=3 {
@@ -181,7 +181,7 @@ async fn the_node_coordinates_groups_and_nothing_else() {
     }
     let asked = FindCoordinatorRequest {
         key: "t".into(),
-        key_type: 1,
+        key_type: 2,
         ..Default::default()
     };
     let refused = wire.ask(asked, 2).await;

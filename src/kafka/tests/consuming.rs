@@ -7,6 +7,7 @@ use super::super::protocol::messages::{
     OffsetForLeaderPartition, OffsetForLeaderPartitionResult, OffsetForLeaderTopic,
 };
 use super::*;
+use holdfast_storage::log::Isolation;
 
 #[tokio::test]
 async fn every_version_of_fetch_reads_what_was_written() {
@@ -179,7 +180,10 @@ async fn long_answers_hold_what_the_log_holds() {
     let response = wire.ask(request, 17).await;
     for found in response.responses[0].partitions.iter() {
         let partition = topic.partition(found.partition_index).unwrap();
-        let stored = door.log.fetch(partition, offset(0), 16 << 20).unwrap();
+        let stored = door
+            .log
+            .fetch(partition, offset(0), 16 << 20, Isolation::Uncommitted)
+            .unwrap();
         assert_eq!(stored.high_watermark, offset(30));
         let sent = found.records.clone().unwrap().into_bytes().unwrap();
         assert!(sent == stored.batches.concat(), "{}", found.partition_index);
@@ -436,7 +440,8 @@ async fn the_client_writes_and_reads_what_it_wrote() {
     let records: Vec<Record> = (1..=3).map(record).collect();
     assert_eq!(client.produce("t", 2, records.clone()).await.unwrap(), 0);
     assert_eq!(client.offsets("t", 2).await.unwrap(), (0, 3));
-    let read = client.fetch("t", 2, 1, Duration::ZERO).await.unwrap();
+    let (read, next) = client.fetch("t", 2, 1, Duration::ZERO).await.unwrap();
+    assert_eq!(next, 3);
     let expected: Vec<_> = records.into_iter().enumerate().skip(1).collect();
     assert_eq!(read.len(), 2);
     for (stored, (n, record)) in read.into_iter().zip(expected) {
@@ -449,6 +454,7 @@ async fn the_client_writes_and_reads_what_it_wrote() {
             .fetch("t", 2, 3, Duration::from_millis(20))
             .await
             .unwrap()
+            .0
             .is_empty()
     );
     let refused = client.fetch("t", 2, 99, Duration::ZERO).await.unwrap_err();

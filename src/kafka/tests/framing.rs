@@ -5,12 +5,24 @@ use super::super::protocol::{ApiKey, ErrorCode, Response, decode_response};
 use super::super::{KafkaConfig, StartError, start};
 use super::*;
 
+/// As a client sends it that says what it is (KIP-511).
+fn versions_asked(version: i16) -> ApiVersionsRequest {
+    let software = |text: &str| match version {
+        3.. => text.into(),
+        _ => Str::default(),
+    };
+    ApiVersionsRequest {
+        client_software_name: software("a-test"),
+        client_software_version: software("1.0"),
+    }
+}
+
 #[tokio::test]
 async fn api_versions_lists_the_table() {
     let door = Door::open().await;
     let mut wire = door.wire().await;
     for version in 0..=4 {
-        let response = wire.ask(ApiVersionsRequest::default(), version).await;
+        let response = wire.ask(versions_asked(version), version).await;
         assert_eq!(response.error_code, 0);
         assert_eq!(response.api_keys.len(), ApiKey::ALL.len());
         let produce = response
@@ -21,6 +33,8 @@ async fn api_versions_lists_the_table() {
         assert_eq!((produce.min_version, produce.max_version), (0, 13));
         assert_eq!(response.supported_features.is_empty(), version < 4);
     }
+    let nameless = wire.ask(ApiVersionsRequest::default(), 3).await;
+    assert_eq!(ErrorCode(nameless.error_code), ErrorCode::InvalidRequest);
     door.close().await;
 }
 
@@ -40,7 +54,7 @@ async fn a_future_api_versions_is_answered_in_version_0_with_the_list() {
         (9, ErrorCode::UnsupportedVersion.code())
     );
     assert_eq!(response.api_keys.len(), ApiKey::ALL.len());
-    let again = wire.ask(ApiVersionsRequest::default(), 3).await;
+    let again = wire.ask(versions_asked(3), 3).await;
     assert_eq!(again.error_code, 0, "the connection lives on");
     door.close().await;
 }
@@ -49,12 +63,13 @@ async fn a_future_api_versions_is_answered_in_version_0_with_the_list() {
 async fn what_cannot_be_understood_closes_its_connection_and_no_other() {
     let door = Door::open().await;
     let mut bystander = door.wire().await;
-    let hostile: [&[u8]; 7] = [
+    let hostile: [&[u8]; 8] = [
         // Produce in version 2: advertised, not served.
         b"\x00\x00\x00\x0a\x00\x00\x00\x02\x00\x00\x00\x01\xff\xff",
         // An API that does not exist.
         b"\x00\x00\x00\x0a\x7f\xff\x00\x00\x00\x00\x00\x01\xff\xff",
-        // A frame of -1 bytes, of 2 GB, and one that is too large without records.
+        // A frame of 0 bytes, of -1 bytes, of 2 GB, and one that is too large without records.
+        b"\x00\x00\x00\x00\x00\x03",
         b"\xff\xff\xff\xff\x00\x03",
         b"\x7f\xff\xff\xff\x00\x00",
         b"\x00\x50\x00\x00\x00\x03",
@@ -68,14 +83,8 @@ async fn what_cannot_be_understood_closes_its_connection_and_no_other() {
         wire.send_bytes(bytes).await;
         assert!(wire.frame().await.is_none(), "{bytes:?}");
     }
-    assert_eq!(door.handle.stats().connections_broken, 7);
-    assert_eq!(
-        bystander
-            .ask(ApiVersionsRequest::default(), 3)
-            .await
-            .error_code,
-        0
-    );
+    assert_eq!(door.handle.stats().connections_broken, 8);
+    assert_eq!(bystander.ask(versions_asked(3), 3).await.error_code, 0);
     door.close().await;
 }
 
@@ -85,7 +94,7 @@ async fn requests_that_arrive_byte_by_byte_or_together_are_answered_in_order() {
     let mut wire = door.wire().await;
     let mut together = Vec::new();
     for id in 1..=100 {
-        let request = ApiVersionsRequest::default().into();
+        let request = versions_asked(3).into();
         let frame = protocol::encode_request(&request, 3, id, &Str::default()).unwrap();
         together.extend_from_slice(&frame.into_bytes().unwrap());
     }

@@ -12,6 +12,7 @@ mod consuming;
 mod framing;
 mod grouping;
 mod producing;
+mod quotas;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -253,13 +254,18 @@ async fn fetched(wire: &mut Wire, request: FetchRequest, version: i16) -> Partit
 
 /// Values of every record in a Fetch's answer, with their offsets.
 fn values(found: &PartitionData, from: i64) -> Vec<(i64, String)> {
+    let aborted = found.aborted_transactions.clone().unwrap_or_default();
+    let aborted = aborted.iter().map(|a| (a.producer_id, a.first_offset));
+    let aborted = aborted.collect();
     let batches = found
         .records
         .clone()
         .unwrap_or_default()
         .into_bytes()
         .unwrap();
-    let records = super::client::decode_records(&batches, from).unwrap();
+    let records = super::client::decode_records(&batches, from, aborted)
+        .unwrap()
+        .0;
     let text = |value: Option<Bytes>| String::from_utf8(value.unwrap().to_vec()).unwrap();
     records
         .into_iter()

@@ -47,7 +47,7 @@ async fn credentials_decide_who_comes_in() {
         ..MqttConfig::default()
     };
     let node = Node::start_with(config).await;
-    let secret = node.auth.create_client("device-1").await.unwrap();
+    let secret = node.auth.renew_token("device-1").await.unwrap();
     let login = |user: &str, secret: &str| Some((user.to_owned(), secret.to_owned()));
     for (credentials, v3, v5) in [
         (None, 5, 0x87),
@@ -169,7 +169,7 @@ async fn no_connect_in_time_is_no_connection() {
 #[tokio::test]
 async fn the_newest_connection_of_a_client_takes_over() {
     let node = Node::start().await;
-    let secret = node.auth.create_client("owner").await.unwrap();
+    let secret = node.auth.renew_token("owner").await.unwrap();
     let owned = |hello: Hello| Hello {
         login: Some(("owner".to_owned(), secret.clone())),
         ..hello

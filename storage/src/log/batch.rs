@@ -12,6 +12,8 @@
 //! All big-endian. Base offset and leader epoch lie outside the checksum, so the log can set them
 //! without touching what the producer signed.
 
+use std::ops::RangeInclusive;
+
 use bytes::{BufMut, Bytes};
 use smallvec::SmallVec;
 
@@ -32,7 +34,9 @@ pub const RECORDS_MAX: u32 = 1 << 18;
 const CODEC_MASK: i16 = 0x07;
 /// All records have the batch's largest timestamp: when it was appended.
 pub const LOG_APPEND_TIME: i16 = 0x08;
+/// Its records count when its producer's transaction is committed.
 const TRANSACTIONAL: i16 = 0x10;
+/// It ends a transaction; readers never see its record.
 const CONTROL: i16 = 0x20;
 /// The base timestamp is the time until which compaction keeps tombstones (KIP-534).
 pub const DELETE_HORIZON: i16 = 0x40;
@@ -102,6 +106,15 @@ impl BatchHeader {
         base.plus(self.last_offset_delta).plus(1)
     }
 
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
+    }
+
+    /// Whether it is no data, but a marker that the log itself wrote.
+    pub fn is_control(&self) -> bool {
+        self.attributes & CONTROL != 0
+    }
+
     /// Whether the batch has the checksum that its producer gave it.
     pub fn signs(&self, batch: &[u8]) -> bool {
         crc32c::crc32c(batch.get(21..).unwrap_or_default()) == self.crc
@@ -119,8 +132,7 @@ impl BatchHeader {
 }
 
 /// Judges a batch from a producer: one batch, whole, signed, counted, and nothing that only a broker
-/// may write. The records of an uncompressed batch are walked; those of a compressed one are not, a
-/// consumer that cannot decode them is told so ([`super::FetchError::Undecodable`]).
+/// may write. Its records are looked at by [`inspect`].
 pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendError> {
     let header = BatchHeader::parse(batch).map_err(AppendError::Corrupt)?;
     if header.bytes > batch.len() {
@@ -144,20 +156,15 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
     if !header.signs(batch) {
         return Err(AppendError::Corrupt("CRC-32C does not fit".into()));
     }
-    let codec = header.codec().map_err(AppendError::Invalid)?;
-    if header.attributes & CONTROL != 0 {
+    header.codec().map_err(AppendError::Invalid)?;
+    if header.is_control() {
         return Err(AppendError::Invalid(
             "control batches are the broker's to write".into(),
         ));
     }
-    if header.attributes & TRANSACTIONAL != 0 {
+    if header.is_transactional() && header.producer_id < 0 {
         return Err(AppendError::Invalid(
-            "transactions are not supported".into(),
-        ));
-    }
-    if header.attributes & LOG_APPEND_TIME != 0 {
-        return Err(AppendError::Invalid(
-            "a producer does not set the time type to LogAppendTime".into(),
+            "a transactional batch needs a producer id".into(),
         ));
     }
     if header.attributes & DELETE_HORIZON != 0 {
@@ -177,20 +184,117 @@ pub fn validate(batch: &[u8], bytes_max: usize) -> Result<BatchHeader, AppendErr
             "{records} records in one batch; {RECORDS_MAX} are possible"
         )));
     }
-    if header.producer_id >= 0 && (header.producer_epoch < 0 || header.base_sequence < 0) {
+    let has_epoch = header.producer_epoch >= 0 || header.is_transactional();
+    if header.producer_id >= 0 && !(has_epoch && header.base_sequence >= 0) {
         return Err(AppendError::Invalid(
             "an idempotent batch needs an epoch and a sequence".into(),
         ));
     }
-    if codec == Codec::None {
-        let body = batch.get(HEADER_BYTES..).unwrap_or_default();
-        walk(body, header.records).map_err(AppendError::Invalid)?;
-    }
     Ok(header)
 }
 
-/// Checks the lengths and offset deltas of uncompressed records.
-fn walk(mut body: &[u8], records: u32) -> Result<(), String> {
+/// What a look at every record of a batch told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// The largest timestamp there is.
+    pub max_timestamp_ms: i64,
+    /// Records without a key.
+    pub keyless: Vec<u32>,
+    /// Records with a timestamp outside what was asked for.
+    pub untimely: Vec<u32>,
+}
+
+/// Looks at every record of a validated batch, unpacks them for that: a batch that cannot be read would
+/// be in the way of every consumer. `timely`: timestamps that are acceptable.
+pub fn inspect(
+    header: &BatchHeader,
+    batch: &Bytes,
+    timely: RangeInclusive<i64>,
+) -> Result<Inspected, String> {
+    let body = batch.slice(HEADER_BYTES.min(batch.len())..);
+    let body = decompress(header.codec()?, body)?;
+    let mut seen = Inspected {
+        max_timestamp_ms: -1,
+        keyless: Vec::new(),
+        untimely: Vec::new(),
+    };
+    walk(&body, header.records, |index, timestamp_delta, has_key| {
+        let timestamp_ms = header.base_timestamp_ms.saturating_add(timestamp_delta);
+        seen.max_timestamp_ms = seen.max_timestamp_ms.max(timestamp_ms);
+        if !has_key {
+            seen.keyless.push(index);
+        }
+        // -1 is none.
+        if timestamp_ms >= 0 && !timely.contains(&timestamp_ms) {
+            seen.untimely.push(index);
+        }
+    })?;
+    Ok(seen)
+}
+
+/// The batch that ends a producer's transaction in one partition (KIP-98): one record, whose key is a
+/// version and the kind (0 aborts, 1 commits), its value a version and the coordinator's epoch.
+pub fn marker(producer_id: i64, epoch: i16, commits: bool, now_ms: u64) -> (BatchHeader, Bytes) {
+    let timestamp_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let mut record = Vec::with_capacity(20);
+    record.push(0);
+    put_varint(&mut record, 0);
+    put_varint(&mut record, 0);
+    put_varint(&mut record, 4);
+    record.put_i16(0);
+    record.put_i16(i16::from(commits));
+    put_varint(&mut record, 6);
+    record.put_i16(0);
+    record.put_i32(0);
+    put_varint(&mut record, 0);
+    let mut signed = Vec::with_capacity(64);
+    signed.put_i16(TRANSACTIONAL | CONTROL);
+    signed.put_u32(0);
+    signed.put_i64(timestamp_ms);
+    signed.put_i64(timestamp_ms);
+    signed.put_i64(producer_id);
+    signed.put_i16(epoch);
+    signed.put_i32(-1);
+    signed.put_i32(1);
+    put_varint(&mut signed, record.len() as i64);
+    signed.extend_from_slice(&record);
+    let crc = crc32c::crc32c(&signed);
+    let bytes = PREFIX_BYTES + 5 + signed.len();
+    let mut out = Vec::with_capacity(bytes);
+    out.extend_from_slice(&prefix(Offset::ZERO, bytes, 0));
+    out.put_u8(2);
+    out.put_u32(crc);
+    out.extend_from_slice(&signed);
+    let header = BatchHeader {
+        base_offset: 0,
+        bytes,
+        crc,
+        attributes: TRANSACTIONAL | CONTROL,
+        last_offset_delta: 0,
+        base_timestamp_ms: timestamp_ms,
+        max_timestamp_ms: timestamp_ms,
+        producer_id,
+        producer_epoch: epoch,
+        base_sequence: -1,
+        records: 1,
+    };
+    (header, Bytes::from(out))
+}
+
+/// Whether a marker commits; `None` where its record cannot be read.
+pub fn marker_commits(header: &BatchHeader, batch: &Bytes) -> Option<bool> {
+    let records = records(header, batch).ok()?;
+    let key = records.first()?.record.key.as_deref()?;
+    match key {
+        [0, 0, 0, 0] => Some(false),
+        [0, 0, 0, 1] => Some(true),
+        _ => None,
+    }
+}
+
+/// Checks the lengths and offset deltas of unpacked records; shows the number of each, its timestamp delta
+/// and whether it has a key.
+fn walk(mut body: &[u8], records: u32, mut look: impl FnMut(u32, i64, bool)) -> Result<(), String> {
     for index in 0..records {
         let length = varint(&mut body).ok_or_else(|| format!("record {index}: length"))?;
         let length =
@@ -202,13 +306,15 @@ fn walk(mut body: &[u8], records: u32) -> Result<(), String> {
         record = record
             .get(1..)
             .ok_or_else(|| format!("record {index}: empty"))?;
-        varint(&mut record).ok_or_else(|| format!("record {index}: timestamp delta"))?;
+        let timestamp_delta =
+            varint(&mut record).ok_or_else(|| format!("record {index}: timestamp delta"))?;
         let delta = varint(&mut record).ok_or_else(|| format!("record {index}: offset delta"))?;
         if delta != i64::from(index) {
             return Err(format!("record {index}: offset delta {delta}"));
         }
-        fields(record)
+        let has_key = fields(record)
             .ok_or_else(|| format!("record {index}: key, value or headers do not fit"))?;
+        look(index, timestamp_delta, has_key);
     }
     if body.is_empty() {
         Ok(())
@@ -217,9 +323,10 @@ fn walk(mut body: &[u8], records: u32) -> Result<(), String> {
     }
 }
 
-/// Walks key, value and headers; `None` if they do not fill the record exactly.
-fn fields(mut record: &[u8]) -> Option<()> {
-    skip_bytes(&mut record)?;
+/// Walks key, value and headers, and says whether there is a key; `None` if they do not fill the record
+/// exactly.
+fn fields(mut record: &[u8]) -> Option<bool> {
+    let has_key = skip_bytes(&mut record)?;
     skip_bytes(&mut record)?;
     let headers = varint(&mut record)?;
     for _ in 0..u32::try_from(headers).ok()? {
@@ -227,15 +334,16 @@ fn fields(mut record: &[u8]) -> Option<()> {
         record = record.get(name..)?;
         skip_bytes(&mut record)?;
     }
-    record.is_empty().then_some(())
+    record.is_empty().then_some(has_key)
 }
 
-fn skip_bytes(input: &mut &[u8]) -> Option<()> {
+/// False for null.
+fn skip_bytes(input: &mut &[u8]) -> Option<bool> {
     match varint(input)? {
-        -1 => Some(()),
+        -1 => Some(false),
         length => {
             *input = input.get(usize::try_from(length).ok()?..)?;
-            Some(())
+            Some(true)
         }
     }
 }
@@ -607,19 +715,21 @@ impl BatchBuilder {
     }
 }
 
-/// A valid batch whose records all have the time at which it is appended, signed anew.
-pub fn stamp(batch: &Bytes, now_ms: u64) -> (Bytes, BatchHeader) {
+/// A valid batch whose records all have the time at which it is appended (`is_append_time`), or whose largest
+/// timestamp is this one; signed anew.
+pub fn stamp(batch: &Bytes, max_timestamp_ms: i64, is_append_time: bool) -> (Bytes, BatchHeader) {
     let mut out = batch.to_vec();
-    let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
     let mut put = |at: usize, bytes: &[u8]| {
         if let Some(room) = out.get_mut(at..at + bytes.len()) {
             room.copy_from_slice(bytes);
         }
     };
     let attributes = batch.get(21..).and_then(|rest| rest.first_chunk());
-    let attributes = attributes.map_or(0, |bytes| i16::from_be_bytes(*bytes)) | LOG_APPEND_TIME;
+    let attributes = attributes.map_or(0, |bytes| i16::from_be_bytes(*bytes));
+    let time_type = if is_append_time { LOG_APPEND_TIME } else { 0 };
+    let attributes = attributes & !LOG_APPEND_TIME | time_type;
     put(21, &attributes.to_be_bytes());
-    put(35, &now.to_be_bytes());
+    put(35, &max_timestamp_ms.to_be_bytes());
     let crc = crc32c::crc32c(out.get(21..).unwrap_or_default());
     if let Some(room) = out.get_mut(17..21) {
         room.copy_from_slice(&crc.to_be_bytes());

@@ -4,7 +4,21 @@ use std::path::PathBuf;
 
 use holdfast_wal::WalError;
 
+use super::transactions::TransactionState;
 use super::types::Offset;
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    /// Kafka: INVALID_RECORD.
+    #[error("a compacted topic takes no record without a key")]
+    Keyless,
+    /// Kafka: INVALID_TIMESTAMP.
+    #[error(
+        "the timestamp is outside of what message.timestamp.before.max.ms and message.timestamp.after.max.ms allow"
+    )]
+    Untimely,
+}
 
 /// Why an append was refused. Nothing of it is in the log.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
@@ -16,6 +30,12 @@ pub enum AppendError {
     /// Well-formed but not acceptable (Kafka: INVALID_RECORD).
     #[error("invalid record: {0}")]
     Invalid(String),
+    /// Some records of a batch are not acceptable; their numbers in it, or the first of them.
+    #[error("{fault}")]
+    Records {
+        fault: RecordFault,
+        indexes: Vec<u32>,
+    },
     /// Larger than the log takes in one piece (Kafka: MESSAGE_TOO_LARGE).
     #[error("record batch of {bytes} bytes exceeds the limit of {bytes_max}")]
     TooLarge { bytes: usize, bytes_max: usize },
@@ -36,6 +56,9 @@ pub enum AppendError {
         got: i16,
         current: i16,
     },
+    /// Its producer's transaction does not take it.
+    #[error(transparent)]
+    Transaction(Box<TransactionError>),
     /// The topic was deleted (Kafka: UNKNOWN_TOPIC_OR_PARTITION).
     #[error("the topic was deleted")]
     Deleted,
@@ -53,6 +76,46 @@ impl From<&WalError> for AppendError {
             other => AppendError::Storage(other.to_string()),
         }
     }
+}
+
+/// Why a transaction does not go on. Nothing of the request is in the log.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransactionError {
+    /// Kafka: INVALID_PRODUCER_ID_MAPPING.
+    #[error("the transactional id is not known here, or has expired")]
+    UnknownId,
+    /// Kafka: INVALID_PRODUCER_ID_MAPPING.
+    #[error("producer {0} is not the one of this transactional id")]
+    UnknownProducer(i64),
+    /// Kafka: PRODUCER_FENCED.
+    #[error(
+        "producer {0} has another epoch: another one has taken over, or its transaction timed out"
+    )]
+    Fenced(i64),
+    /// Kafka: INVALID_TXN_STATE.
+    #[error("not possible where the transaction is {0:?}")]
+    State(TransactionState),
+    /// Kafka: INVALID_TXN_STATE.
+    #[error("the partition was not added to the transaction")]
+    NotAdded,
+    /// Kafka: INVALID_TXN_STATE.
+    #[error("a transactional producer sent a batch that is not transactional within a transaction")]
+    NotTransactional,
+    /// Kafka: TRANSACTIONAL_ID_AUTHORIZATION_FAILED.
+    #[error("a transactional batch without a transactional id")]
+    NoId,
+    /// Kafka: INVALID_REQUEST.
+    #[error("a transactional id is empty or longer than 1024 bytes")]
+    InvalidId,
+    /// Kafka: COORDINATOR_NOT_AVAILABLE.
+    #[error("too many transactional ids")]
+    TooManyIds,
+    /// Kafka: INVALID_COMMIT_OFFSET_SIZE.
+    #[error("too many offsets in one transaction")]
+    TooManyOffsets,
+    #[error(transparent)]
+    Append(#[from] AppendError),
 }
 
 /// Why a fetch failed.

@@ -13,6 +13,7 @@ use super::index::{Block, BlockRef, Index};
 use super::open::headers_in;
 use super::partition::{BatchEntry, Partition};
 use super::segments::Segments;
+use super::stable::{self, Aborted, Isolation};
 use super::types::{Offset, PartitionId, StoredRecord};
 
 /// Whole record batches (Kafka v2, as stored) that cover the asked offset and what follows it.
@@ -23,6 +24,8 @@ pub struct Fetched {
     pub batches: Vec<Bytes>,
     pub high_watermark: Offset,
     pub log_start_offset: Offset,
+    /// What of it was aborted, where only committed records were asked for.
+    pub aborted: Vec<Aborted>,
 }
 
 impl Fetched {
@@ -39,7 +42,10 @@ pub struct Located {
     /// The offset behind the last of them; the asked one if there are none.
     pub next: Offset,
     pub high_watermark: Offset,
+    pub last_stable_offset: Offset,
     pub log_start_offset: Offset,
+    /// What of it was aborted, where only committed records were asked for.
+    pub aborted: Vec<Aborted>,
 }
 
 impl Located {
@@ -101,8 +107,9 @@ impl Reader {
         partition: &Partition,
         from: Offset,
         bytes_max: usize,
+        isolation: Isolation,
     ) -> Result<Fetched, FetchError> {
-        let located = self.locate(partition, from, bytes_max)?;
+        let located = self.locate(partition, from, bytes_max, isolation)?;
         Ok(Fetched {
             batches: located
                 .runs
@@ -111,6 +118,7 @@ impl Reader {
                 .collect::<Result<_, _>>()?,
             high_watermark: located.high_watermark,
             log_start_offset: located.log_start_offset,
+            aborted: located.aborted,
         })
     }
 
@@ -119,11 +127,13 @@ impl Reader {
         partition: &Partition,
         from: Offset,
         bytes_max: usize,
+        isolation: Isolation,
     ) -> Result<Located, FetchError> {
         if partition.is_deleted() {
             return Err(FetchError::Deleted);
         }
-        // The watermark is read first: what is below it now stays readable.
+        // Read first: what is below them now stays readable, and what was aborted there is known.
+        let last_stable_offset = partition.last_stable_offset();
         let high_watermark = partition.high_watermark();
         let log_start_offset = partition.log_start_offset();
         if from < log_start_offset || from > high_watermark {
@@ -133,7 +143,15 @@ impl Reader {
                 high_watermark,
             });
         }
-        let found = self.runs(partition, from, high_watermark, bytes_max)?;
+        let (found, aborted) = match isolation {
+            Isolation::Uncommitted => {
+                let runs = self.runs(partition, from, high_watermark, bytes_max)?;
+                (runs, Vec::new())
+            }
+            Isolation::Committed => {
+                self.committed_runs(partition, from, last_stable_offset, bytes_max)?
+            }
+        };
         if found.list.len() > 1 {
             // They lie apart: a cold disk fetches them side by side instead of one after the other.
             found.list.iter().for_each(Run::will_need);
@@ -142,8 +160,30 @@ impl Reader {
             runs: found.list,
             next: found.next,
             high_watermark,
+            last_stable_offset,
             log_start_offset,
+            aborted,
         })
+    }
+
+    /// With what of them was aborted. Compaction removes aborted records first, then what is known of them,
+    /// and their markers last; a reader must not see a part of that.
+    fn committed_runs(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        end: Offset,
+        bytes_max: usize,
+    ) -> Result<(Runs, Vec<Aborted>), FetchError> {
+        loop {
+            let before = partition.transactions().forgotten();
+            let runs = self.runs(partition, from, end, bytes_max)?;
+            let known = partition.transactions();
+            if known.forgotten() == before {
+                let aborted = known.aborted_in(from, runs.next);
+                return Ok((runs, aborted));
+            }
+        }
     }
 
     fn runs(
@@ -155,6 +195,7 @@ impl Reader {
     ) -> Result<Runs, FetchError> {
         let mut runs = Runs {
             list: Vec::new(),
+            end,
             next: from,
             room: bytes_max,
             full: false,
@@ -240,41 +281,24 @@ impl Reader {
         Ok(known)
     }
 
-    /// Decoded records from `from` on. Stops before a batch that cannot be decoded, and reports it
-    /// when it comes first.
+    /// Decoded committed records from `from` on. Stops before a batch that cannot be decoded, and reports
+    /// it when it comes first.
     pub fn read(
         &self,
         partition: &Partition,
         from: Offset,
         bytes_max: usize,
     ) -> Result<Vec<StoredRecord>, FetchError> {
-        let mut out: Vec<StoredRecord> = Vec::new();
-        let mut decoded_bytes = 0_usize;
-        for run in self.fetch(partition, from, bytes_max)?.batches {
-            for item in batch::split(&run) {
-                let (header, bytes) = item.map_err(FetchError::Storage)?;
-                if decoded_bytes >= bytes_max && !out.is_empty() {
-                    return Ok(out);
-                }
-                match batch::records(&header, &bytes) {
-                    Ok(records) => {
-                        decoded_bytes += records.iter().map(batch::stored_bytes).sum::<usize>();
-                        out.extend(records.into_iter().filter(|record| record.offset >= from));
-                    }
-                    Err(_) if !out.is_empty() => return Ok(out),
-                    Err(reason) => {
-                        let base = Offset::new(header.base_offset).unwrap_or(from);
-                        return Err(FetchError::Undecodable {
-                            base,
-                            next: header.end_offset(base),
-                            batch: bytes,
-                            reason,
-                        });
-                    }
-                }
+        let mut next = from;
+        loop {
+            let found = self.locate(partition, next, bytes_max, Isolation::Committed)?;
+            let records = decode(&found, from, bytes_max)?;
+            // What is aborted, or a marker, has no records.
+            if !records.is_empty() || found.next <= next {
+                return Ok(records);
             }
+            next = found.next;
         }
-        Ok(out)
     }
 
     /// Offset and timestamp of the first record whose timestamp is at least `timestamp_ms`.
@@ -335,6 +359,44 @@ impl Reader {
             None => Ok(None),
         }
     }
+}
+
+/// The records of batches that are not aborted.
+fn decode(
+    found: &Located,
+    from: Offset,
+    bytes_max: usize,
+) -> Result<Vec<StoredRecord>, FetchError> {
+    let mut out: Vec<StoredRecord> = Vec::new();
+    let mut decoded_bytes = 0_usize;
+    for run in &found.runs {
+        for item in batch::split(&run.read()?) {
+            let (header, bytes) = item.map_err(FetchError::Storage)?;
+            if header.is_control() || stable::is_aborted(&header, &found.aborted) {
+                continue;
+            }
+            if decoded_bytes >= bytes_max && !out.is_empty() {
+                return Ok(out);
+            }
+            match batch::records(&header, &bytes) {
+                Ok(records) => {
+                    decoded_bytes += records.iter().map(batch::stored_bytes).sum::<usize>();
+                    out.extend(records.into_iter().filter(|record| record.offset >= from));
+                }
+                Err(_) if !out.is_empty() => return Ok(out),
+                Err(reason) => {
+                    let base = Offset::new(header.base_offset).unwrap_or(from);
+                    return Err(FetchError::Undecodable {
+                        base,
+                        next: header.end_offset(base),
+                        batch: bytes,
+                        reason,
+                    });
+                }
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// Batches read at once from a footer when a few are wanted, and when many are.
@@ -434,6 +496,8 @@ fn scanned_batches(segment: &Segment, info: &BlockInfo) -> Result<Vec<BatchEntry
 /// The runs of an answer, merged and bounded.
 struct Runs {
     list: Vec<Run>,
+    /// No batch that reaches beyond is taken.
+    end: Offset,
     /// Behind the last batch taken.
     next: Offset,
     room: usize,
@@ -443,7 +507,10 @@ struct Runs {
 impl Runs {
     /// The first batch is always taken (KIP-74); then the bound holds.
     fn push(&mut self, segment: &Arc<Segment>, entry: &BatchEntry) {
-        if self.full || (!self.list.is_empty() && entry.bytes as usize > self.room) {
+        if self.full
+            || entry.end() > self.end
+            || (!self.list.is_empty() && entry.bytes as usize > self.room)
+        {
             self.full = true;
             return;
         }

@@ -7,11 +7,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use holdfast_wal::Group as WalGroup;
 
 use super::batch::{self, BatchBuilder, BatchHeader};
+use super::error::TransactionError;
 use super::error::{AppendError, ChangeTopicError, CreateTopicError, DeleteTopicError};
 use super::partition::{BatchEntry, Partition, WriterState};
 use super::producers::Producer;
+use super::stable::Event;
 use super::submission::{Appended, Reply, TellAll};
 use super::topic::Topic;
+use super::transactions::{ProducerIdentity, Transaction};
 use super::types::{Offset, PartitionId, ProducerId, TopicId};
 
 /// Room for a record's own numbers when a coalesced batch is kept below the limit.
@@ -26,6 +29,8 @@ pub struct Group {
     pub early: Vec<Answer>,
     /// Producers as they were before.
     pub undo: Vec<Undo>,
+    /// Transactional ids as they were before.
+    pub transactions: Vec<(String, Option<Arc<Transaction>>)>,
     /// Records of internal partitions, in order.
     pub metadata: Vec<Change>,
     /// Topics it creates.
@@ -68,6 +73,10 @@ pub enum Answer {
         Result<TopicId, ChangeTopicError>,
     ),
     ProducerId(Reply<ProducerId>, ProducerId),
+    Transaction(
+        Reply<ProducerIdentity, TransactionError>,
+        Result<ProducerIdentity, TransactionError>,
+    ),
 }
 
 /// A producer before a batch of the group changed it.
@@ -93,6 +102,8 @@ pub struct Slot {
     pub os: bool,
     /// Readable already.
     pub published: bool,
+    /// Transactions that begin or end with it.
+    pub transactions: Vec<Event>,
 }
 
 /// A batch with its offset.
@@ -129,6 +140,7 @@ impl Group {
                 append_time_ms: settings.log_append_time.then_some(now_ms),
                 os,
                 published: false,
+                transactions: Vec::new(),
             });
         }
         #[allow(clippy::indexing_slicing, reason = "the index was just made to exist")]
@@ -297,6 +309,10 @@ impl Answer {
                     None => result.and_then(|id| topic(id).ok_or(ChangeTopicError::Unknown)),
                 };
                 drop(reply.send(result));
+            }
+            Answer::Transaction(reply, result) => {
+                let failure = failure.map(|error| TransactionError::Append(error.clone()));
+                drop(reply.send(failed_or(failure.as_ref(), result)));
             }
             Answer::ProducerId(reply, id) => drop(reply.send(failed_or(failure, Ok(id)))),
             Answer::Topic(reply, result) => {

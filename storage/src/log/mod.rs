@@ -35,10 +35,12 @@ mod sealer;
 mod segments;
 mod sequencer;
 mod space;
+mod stable;
 mod state;
 mod stats;
 mod submission;
 mod topic;
+mod transactions;
 mod types;
 mod values;
 mod watch;
@@ -58,15 +60,19 @@ use uuid::Uuid;
 
 pub use self::error::{
     AppendError, ChangeTopicError, CreateTopicError, DeleteRecordsError, DeleteTopicError,
-    FetchError, OpenError,
+    FetchError, OpenError, RecordFault, TransactionError,
 };
 pub use self::fetch::{Fetched, Located, Run};
 pub use self::memory::MEMORY_BYTES_MIN;
 pub use self::options::LogOptions;
 pub use self::partition::Partition;
+pub use self::stable::{Aborted, AbortedFilter, Isolation, is_aborted};
 pub use self::stats::{LogState, LogStats};
-pub use self::submission::{Appended, Appending, AppendingAll};
+pub use self::submission::{Appended, Appending, AppendingAll, InTransaction};
 pub use self::topic::{BYTES_MAX, DURABILITY, PARTITIONS_MAX, Retention, Topic};
+pub use self::transactions::{
+    Outcome, ProducerIdentity, TRANSACTIONAL_ID_BYTES_MAX, TransactionState,
+};
 pub use self::types::{
     Clock, CommittedOffset, Header, NewTopic, Offset, PartitionId, ProducerId, Record,
     StoredRecord, TopicId,
@@ -77,13 +83,13 @@ pub use holdfast_wal::recovery::Damage;
 use self::batch::{BatchHeader, EncodedRecords};
 use self::cleaner::Space;
 use self::memory::Memory;
-use self::retain::Unpacked;
 use self::room::Room;
 use self::segments::Segments;
 use self::sequencer::{Counters, Sequencer, SequencerParts};
 use self::space::SpaceGuard;
 use self::state::{FIRST_PARTITION, METADATA, OFFSETS, State};
-use self::submission::{GATHERED_BYTES_MAX, Gathering, Pair, Submission, TopicChange, Work};
+use self::submission::{GATHERED_BYTES_MAX, Gathering, Pair, Step, Submission, TopicChange, Work};
+pub use self::values::TransactionValue;
 use self::values::{Key, NodeValue};
 
 /// Handle on the log; clones share it.
@@ -146,6 +152,42 @@ impl Drop for Inner {
     }
 }
 
+/// A transactional id, as administrators see it.
+#[derive(Debug, Clone)]
+pub struct TransactionDescription {
+    pub value: TransactionValue,
+    /// Partitions in the ongoing transaction, those of deleted topics left out.
+    pub partitions: Vec<Arc<Partition>>,
+}
+
+impl TransactionDescription {
+    fn of(value: &TransactionValue, tables: &state::Tables) -> TransactionDescription {
+        let producer_id = value.producer_id;
+        let range = (producer_id, PartitionId(0))..=(producer_id, PartitionId(u64::MAX));
+        let within = tables.in_transactions.range(range);
+        let partitions = within.filter_map(|((_, id), _)| tables.partitions.get(id).cloned());
+        let is_of_topic = |p: &Arc<Partition>| tables.by_id.contains_key(&p.topic_id());
+        let partitions = partitions.filter(is_of_topic);
+        TransactionDescription {
+            value: value.clone(),
+            partitions: partitions.collect(),
+        }
+    }
+}
+
+/// An idempotent or transactional producer, as a partition knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerDescription {
+    pub identity: ProducerIdentity,
+    pub last_sequence: Option<i32>,
+    pub last_append_ms: u64,
+    /// Where its transaction that is not over began.
+    pub transaction_start: Option<Offset>,
+}
+
+/// Bytes of a transaction's record about one partition or offset, or of a marker, at most; names come on top.
+const TRANSACTION_RECORD_BYTES: usize = 160;
+
 /// One offset to commit.
 #[derive(Debug, Clone)]
 pub struct OffsetCommit {
@@ -166,16 +208,35 @@ fn name_fits(name: &str) -> Result<(), AppendError> {
     }
 }
 
+/// Of a batch with records that are refused, so many are named.
+const FAULTS_TOLD_MAX: usize = 1000;
+
+/// A record batch that its partition takes as it is.
+#[derive(Debug)]
+pub struct CheckedBatch {
+    bytes: Bytes,
+    header: BatchHeader,
+}
+
+impl CheckedBatch {
+    /// Whether judging a batch takes so long that others should not wait for it.
+    pub fn is_slow_to_check(batch: &[u8]) -> bool {
+        let header = BatchHeader::parse(batch);
+        header.is_ok_and(|header| header.codec() != Ok(compression::Codec::None))
+    }
+}
+
 /// From here on the records of one call are a batch of their own.
 const OWN_BATCH_BYTES: usize = 8 << 10;
-
-const KEYLESS: &str = "a compacted topic takes no record without a key";
 
 /// A record without a key could never be compacted away.
 fn check_keys(partition: &Partition, records: &[Record]) -> Result<(), AppendError> {
     let compacted = partition.settings().compaction.is_some();
-    if compacted && records.iter().any(|record| record.key.is_none()) {
-        return Err(AppendError::Invalid(KEYLESS.into()));
+    let keyless = (0..).zip(records).filter(|(_, r)| r.key.is_none());
+    let indexes: Vec<u32> = keyless.map(|(n, _)| n).take(FAULTS_TOLD_MAX).collect();
+    if compacted && !indexes.is_empty() {
+        let fault = RecordFault::Keyless;
+        return Err(AppendError::Records { fault, indexes });
     }
     Ok(())
 }
@@ -324,6 +385,13 @@ impl Log {
     /// Rises at every start.
     pub fn leader_epoch(&self) -> i32 {
         self.inner.leader_epoch
+    }
+
+    /// Where the internal partition ends that keeps topics and settings.
+    pub fn metadata_end(&self) -> Offset {
+        let tables = self.inner.state.read();
+        let metadata = tables.partitions.get(&METADATA);
+        metadata.map_or(Offset::ZERO, |partition| partition.high_watermark())
     }
 
     /// Stable identity of this node's data, made at first start.
@@ -508,6 +576,7 @@ impl Log {
                 partition,
                 batch,
                 header,
+                transaction: None,
                 reply,
             }
         } else {
@@ -586,23 +655,95 @@ impl Log {
         partition: &Arc<Partition>,
         batch: Bytes,
     ) -> Result<Appending, AppendError> {
+        self.append_batch_within(partition, batch, None).await
+    }
+
+    /// The same for a transactional producer: a transactional batch must be part of the transaction of
+    /// this id. `adds`: its partition becomes part of it, and it begins, if need be (KIP-890).
+    pub async fn append_batch_of(
+        &self,
+        transactional_id: &str,
+        adds: bool,
+        partition: &Arc<Partition>,
+        batch: Bytes,
+    ) -> Result<Appending, AppendError> {
+        let within = InTransaction {
+            id: transactional_id.to_owned(),
+            adds,
+        };
+        self.append_batch_within(partition, batch, Some(within))
+            .await
+    }
+
+    async fn append_batch_within(
+        &self,
+        partition: &Arc<Partition>,
+        batch: Bytes,
+        within: Option<InTransaction>,
+    ) -> Result<Appending, AppendError> {
+        let checked = self.check_batch(partition, batch)?;
+        self.append_checked(partition, checked, within).await
+    }
+
+    /// Judges a batch as its partition takes it, which unpacks it if it is compressed: for callers who must
+    /// not be held up by that, and hand it in with [`Log::append_checked`].
+    pub fn check_batch(
+        &self,
+        partition: &Partition,
+        batch: Bytes,
+    ) -> Result<CheckedBatch, AppendError> {
         let settings = partition.settings();
         let batch_bytes_max = settings.batch_bytes_max.unwrap_or(usize::MAX);
         let batch_bytes_max = batch_bytes_max.min(self.inner.batch_bytes_max);
-        let mut header = batch::validate(&batch, batch_bytes_max)?;
-        let mut batch = batch;
-        if settings.compaction.is_some() {
-            let keyless = Unpacked::new(&header, &batch).and_then(|unpacked| {
-                let mut keyless = false;
-                unpacked.each(|glance| keyless |= glance.key.is_none())?;
-                Ok(keyless)
-            });
-            if keyless.map_err(AppendError::Invalid)? {
-                return Err(AppendError::Invalid(KEYLESS.into()));
-            }
+        let header = batch::validate(&batch, batch_bytes_max)?;
+        let now_ms = self.inner.clock.now_ms();
+        let timely = if settings.log_append_time || now_ms < types::CLOCK_SET_MS {
+            i64::MIN..=i64::MAX
+        } else {
+            let bound = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+            let from = now_ms.saturating_sub(settings.timestamp_before_max_ms);
+            bound(from)..=bound(now_ms.saturating_add(settings.timestamp_after_max_ms))
+        };
+        let seen = batch::inspect(&header, &batch, timely).map_err(AppendError::Invalid)?;
+        let refuse = |fault, mut indexes: Vec<u32>| {
+            indexes.truncate(FAULTS_TOLD_MAX);
+            Err(AppendError::Records { fault, indexes })
+        };
+        if settings.compaction.is_some() && !seen.keyless.is_empty() {
+            return refuse(RecordFault::Keyless, seen.keyless);
         }
-        if settings.log_append_time {
-            (batch, header) = batch::stamp(&batch, self.inner.clock.now_ms());
+        if !seen.untimely.is_empty() {
+            return refuse(RecordFault::Untimely, seen.untimely);
+        }
+        let wants_stamp = settings.log_append_time;
+        let is_right = header.append_time_ms().is_none()
+            && header.max_timestamp_ms == seen.max_timestamp_ms
+            && !wants_stamp;
+        let (bytes, header) = if is_right {
+            (batch, header)
+        } else if wants_stamp {
+            let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+            batch::stamp(&batch, now_ms, true)
+        } else {
+            batch::stamp(&batch, seen.max_timestamp_ms, false)
+        };
+        Ok(CheckedBatch { bytes, header })
+    }
+
+    /// Queues a batch that was judged, for a transactional producer as part of its transaction.
+    pub async fn append_checked(
+        &self,
+        partition: &Arc<Partition>,
+        checked: CheckedBatch,
+        within: Option<InTransaction>,
+    ) -> Result<Appending, AppendError> {
+        let CheckedBatch {
+            bytes: batch,
+            header,
+        } = checked;
+        let transaction = within.filter(|_| header.is_transactional()).map(Box::new);
+        if header.is_transactional() && transaction.is_none() {
+            return Err(TransactionError::NoId.into());
         }
         let bytes = batch.len();
         self.admit(bytes).await?;
@@ -612,6 +753,7 @@ impl Log {
                 partition: partition.clone(),
                 batch,
                 header,
+                transaction,
                 reply,
             },
             bytes,
@@ -717,8 +859,10 @@ impl Log {
         partition: &Partition,
         from: Offset,
         bytes_max: usize,
+        isolation: Isolation,
     ) -> Result<Fetched, FetchError> {
-        self.inner.reader.fetch(partition, from, bytes_max)
+        let reader = &self.inner.reader;
+        reader.fetch(partition, from, bytes_max, isolation)
     }
 
     /// As [`Log::fetch`], but only finds out where the batches lie: for who sends them from the file.
@@ -727,12 +871,15 @@ impl Log {
         partition: &Partition,
         from: Offset,
         bytes_max: usize,
+        isolation: Isolation,
     ) -> Result<Located, FetchError> {
-        self.inner.reader.locate(partition, from, bytes_max)
+        let reader = &self.inner.reader;
+        reader.locate(partition, from, bytes_max, isolation)
     }
 
-    /// Decoded records from `from` on (compressed batches included), at most about `bytes_max` of
-    /// batches. A batch that cannot be decoded is reported when it comes first.
+    /// Decoded committed records from `from` on (compressed batches included), at most about `bytes_max` of
+    /// batches; none only if there are none up to the last stable offset. A batch that cannot be decoded is
+    /// reported when it comes first.
     pub fn read(
         &self,
         partition: &Partition,
@@ -865,5 +1012,207 @@ impl Log {
         from.take_while(|((k, _), _)| k == kind)
             .map(|((_, key), value)| (key.clone(), value.clone()))
             .collect()
+    }
+}
+
+/// Transactions.
+impl Log {
+    /// A producer begins under a transactional id and fences those before it; what they left unfinished is
+    /// aborted. `believed`: who the producer says it is, where it only wants a new epoch (KIP-360).
+    pub async fn begin_producer(
+        &self,
+        transactional_id: &str,
+        timeout_ms: u32,
+        believed: Option<ProducerIdentity>,
+    ) -> Result<ProducerIdentity, TransactionError> {
+        let id_bytes = transactional_id.len();
+        if !(1..=TRANSACTIONAL_ID_BYTES_MAX).contains(&id_bytes) {
+            return Err(TransactionError::InvalidId);
+        }
+        let step = Step::Begin {
+            timeout_ms,
+            believed,
+        };
+        self.transaction_step(transactional_id, step, 1024).await
+    }
+
+    /// Makes partitions part of the producer's transaction, and with `offsets` the commit of offsets, too;
+    /// begins it if need be.
+    pub async fn add_to_transaction(
+        &self,
+        transactional_id: &str,
+        producer: ProducerIdentity,
+        partitions: Vec<Arc<Partition>>,
+        offsets: bool,
+    ) -> Result<(), TransactionError> {
+        let bytes = 1024 + partitions.len() * TRANSACTION_RECORD_BYTES;
+        let step = Step::Add {
+            producer,
+            partitions,
+            offsets,
+        };
+        let added = self.transaction_step(transactional_id, step, bytes).await;
+        added.map(drop)
+    }
+
+    /// Offsets that a group commits when, and if, the producer's transaction is committed. `adds`: they
+    /// become part of the transaction, and it begins, if need be (KIP-890).
+    pub async fn add_offsets_to_transaction(
+        &self,
+        transactional_id: &str,
+        producer: ProducerIdentity,
+        group: &str,
+        commits: Vec<OffsetCommit>,
+        adds: bool,
+    ) -> Result<(), TransactionError> {
+        name_fits(group)?;
+        let commit_bytes = |commit: &OffsetCommit| {
+            TRANSACTION_RECORD_BYTES + group.len() + commit.committed.metadata.len()
+        };
+        let bytes: usize = 1024 + commits.iter().map(commit_bytes).sum::<usize>();
+        if bytes > self.inner.batch_bytes_max {
+            return Err(TransactionError::TooManyOffsets);
+        }
+        let step = Step::Offsets {
+            producer,
+            group: group.to_owned(),
+            commits,
+            adds,
+        };
+        let added = self.transaction_step(transactional_id, step, bytes).await;
+        added.map(drop)
+    }
+
+    /// Ends the producer's transaction in all its partitions and groups at once. Answers with who the
+    /// producer is from now on: with `raises_epoch` it has another epoch (KIP-890).
+    pub async fn end_transaction(
+        &self,
+        transactional_id: &str,
+        producer: ProducerIdentity,
+        outcome: Outcome,
+        raises_epoch: bool,
+    ) -> Result<ProducerIdentity, TransactionError> {
+        let bytes = self.ending_bytes(producer.id);
+        let step = Step::End {
+            producer,
+            outcome,
+            raises_epoch,
+        };
+        self.transaction_step(transactional_id, step, bytes).await
+    }
+
+    /// Ends a producer's transaction in one partition alone: for administrators, where its coordinator
+    /// does not.
+    pub async fn end_transaction_in(
+        &self,
+        partition: &Arc<Partition>,
+        producer: ProducerIdentity,
+        outcome: Outcome,
+    ) -> Result<(), TransactionError> {
+        self.admit(1024).await?;
+        let (reply, answer) = oneshot::channel();
+        let work = Work::Mark {
+            partition: partition.clone(),
+            producer,
+            outcome,
+            reply,
+        };
+        self.submit(work, 1024)?;
+        let ended = answer.await.unwrap_or(Err(AppendError::Closed.into()));
+        ended.map(drop)
+    }
+
+    /// Aborts the transactions that are older than their producers allowed, and forgets the ids that have
+    /// not been used for `id_expiry_ms`. Durable when it returns.
+    pub async fn expire_transactions(&self, id_expiry_ms: u64) -> Result<(), TransactionError> {
+        let now_ms = self.inner.clock.now_ms();
+        for (id, known) in self.transactions() {
+            let value = &known.value;
+            let age_ms = now_ms.saturating_sub(value.started_ms);
+            if value.state == TransactionState::Ongoing {
+                if age_ms <= u64::from(value.timeout_ms) {
+                    continue;
+                }
+                tracing::warn!(
+                    transactional_id = id,
+                    producer_id = value.producer_id,
+                    age_ms,
+                    "a transaction timed out and is aborted"
+                );
+                let bytes = self.ending_bytes(ProducerId(value.producer_id));
+                let started_ms = value.started_ms;
+                let step = Step::TimeOut { started_ms };
+                self.transaction_step(&id, step, bytes).await?;
+            } else if now_ms.saturating_sub(value.changed_ms) > id_expiry_ms {
+                tracing::info!(transactional_id = id, "a transactional id has expired");
+                let changed_ms = value.changed_ms;
+                let step = Step::Forget { changed_ms };
+                self.transaction_step(&id, step, 1024).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every transactional id.
+    pub fn transactions(&self) -> Vec<(String, TransactionDescription)> {
+        let tables = self.inner.state.read();
+        let all = tables.transactions.iter();
+        all.map(|(id, value)| (id.clone(), TransactionDescription::of(value, &tables)))
+            .collect()
+    }
+
+    pub fn transaction(&self, transactional_id: &str) -> Option<TransactionDescription> {
+        let tables = self.inner.state.read();
+        let value = tables.transactions.get(transactional_id)?;
+        Some(TransactionDescription::of(value, &tables))
+    }
+
+    /// The producers that a partition knows, by id.
+    pub fn producers(&self, partition: &Partition) -> Vec<ProducerDescription> {
+        let writer = partition.writer();
+        let mut all: Vec<ProducerDescription> = (writer.producers.iter())
+            .map(|(producer_id, known)| ProducerDescription {
+                identity: ProducerIdentity {
+                    id: ProducerId(producer_id),
+                    epoch: known.epoch,
+                },
+                last_sequence: known.batches.last().map(|batch| batch.last_sequence),
+                last_append_ms: known.last_append_ms,
+                transaction_start: partition.transaction_start(producer_id),
+            })
+            .collect();
+        all.sort_unstable_by_key(|producer| producer.identity.id);
+        all
+    }
+
+    /// Whether a transaction that is not over is to commit an offset of the group there.
+    pub fn is_offset_pending(&self, group: &str, topic: TopicId, partition: i32) -> bool {
+        (self.inner.state).is_offset_pending(group, topic, partition)
+    }
+
+    /// What the end of a producer's transaction takes in a group, at most.
+    fn ending_bytes(&self, ProducerId(producer_id): ProducerId) -> usize {
+        let tables = self.inner.state.read();
+        let range = (producer_id, PartitionId(0))..=(producer_id, PartitionId(u64::MAX));
+        let partitions = tables.in_transactions.range(range).count();
+        let offsets = tables.transaction_offsets.iter();
+        let offsets = offsets.filter(|((.., id), _)| *id == producer_id);
+        let offsets = offsets.map(|((group, ..), committed)| {
+            2 * (group.len() + TRANSACTION_RECORD_BYTES) + committed.metadata.len()
+        });
+        1024 + partitions * 3 * TRANSACTION_RECORD_BYTES + offsets.sum::<usize>()
+    }
+
+    async fn transaction_step(
+        &self,
+        id: &str,
+        step: Step,
+        bytes: usize,
+    ) -> Result<ProducerIdentity, TransactionError> {
+        self.admit(bytes).await?;
+        let (reply, answer) = oneshot::channel();
+        let id = id.to_owned();
+        self.submit(Work::Transaction { id, step, reply }, bytes)?;
+        answer.await.unwrap_or(Err(AppendError::Closed.into()))
     }
 }

@@ -415,7 +415,12 @@ impl CatchUp<'_> {
                 part.batches.push(batch);
                 part.append_time_ms = part.append_time_ms.max(appended);
                 if header.producer_id >= 0 {
-                    self.producers_of(id)?.append(&header, base, appended);
+                    let producers = self.producers_of(id)?;
+                    if header.is_control() {
+                        producers.mark(&header, appended);
+                    } else {
+                        producers.append(&header, base, appended);
+                    }
                     touched.insert((id, header.producer_id), ());
                 }
             }
@@ -562,6 +567,7 @@ fn restore(index: &Index) -> Result<(Arc<State>, Arc<Internal>), Failure> {
         let of_partition = producers.entry(entry.partition).or_default();
         of_partition.restore(entry.producer_id, Some(entry.producer));
     }
+    state.restore_transactions();
     for partition in state.read().partitions.values() {
         let last = index.last_block(partition.id())?;
         let end = last.map(|block| block.info.end).unwrap_or_default();
@@ -584,7 +590,7 @@ fn skip_what_may_be_lost(state: &State, clean: bool, segment_bytes: u32) -> Chan
         for partition in topic.partitions() {
             let committed = tables.offsets.values().filter_map(|offsets| {
                 let committed = offsets.get(&(topic.id(), partition.index()))?;
-                Some(committed.offset)
+                committed.position()
             });
             let end = partition.high_watermark();
             let believed = committed.filter(|offset| *offset <= end.plus(segment_bytes));

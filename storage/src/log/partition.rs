@@ -14,6 +14,7 @@ use holdfast_wal::{Segment, SegmentId};
 use super::batch::BatchHeader;
 use super::footer::Part;
 use super::producers::Producers;
+use super::stable::{Event, Stability};
 use super::topic::Settings;
 use super::types::{Offset, PartitionId, TopicId};
 use super::watch::Signal;
@@ -57,6 +58,8 @@ pub struct Partition {
     index: i32,
     settings: RwLock<Settings>,
     high_watermark: AtomicI64,
+    last_stable: AtomicI64,
+    transactions: RwLock<Stability>,
     log_start: AtomicI64,
     bytes: AtomicU64,
     deleted: AtomicBool,
@@ -110,6 +113,8 @@ impl Partition {
             index,
             settings: RwLock::new(settings),
             high_watermark: AtomicI64::new(0),
+            last_stable: AtomicI64::new(0),
+            transactions: RwLock::default(),
             log_start: AtomicI64::new(0),
             bytes: AtomicU64::new(0),
             deleted: AtomicBool::new(false),
@@ -141,6 +146,38 @@ impl Partition {
     /// First offset that is not yet durable; readers see everything below it.
     pub fn high_watermark(&self) -> Offset {
         Offset::new(self.high_watermark.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    /// First offset of the first transaction that is not over, else the high watermark; readers of
+    /// committed records see what is below it.
+    pub fn last_stable_offset(&self) -> Offset {
+        Offset::new(self.last_stable.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    /// Where the ongoing transaction of a producer began here.
+    pub fn transaction_start(&self, producer_id: i64) -> Option<Offset> {
+        self.transactions().open_since(producer_id)
+    }
+
+    pub(crate) fn transactions(&self) -> RwLockReadGuard<'_, Stability> {
+        (self.transactions.read()).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known of its transactions; returns where the first open one begins.
+    pub(crate) fn change_transactions(
+        &self,
+        change: impl FnOnce(&mut Stability),
+    ) -> Option<Offset> {
+        let mut known = (self.transactions.write()).unwrap_or_else(PoisonError::into_inner);
+        change(&mut known);
+        known.first_open()
+    }
+
+    fn settle_last_stable(&self, first_open: Option<Offset>) {
+        let end = self.high_watermark();
+        let open = first_open.map_or(end, |first| first.max(self.log_start_offset()));
+        let stable = open.min(end).value();
+        self.last_stable.fetch_max(stable, Ordering::AcqRel);
     }
 
     /// Bytes of record batches kept. Counted in the background when the log has just been opened.
@@ -203,6 +240,7 @@ impl Partition {
         self.log_start.fetch_max(offset.value(), Ordering::AcqRel);
         self.high_watermark
             .fetch_max(offset.value(), Ordering::AcqRel);
+        self.last_stable.fetch_max(offset.value(), Ordering::AcqRel);
     }
 
     /// Bytes of it were removed from the index.
@@ -219,6 +257,7 @@ impl Partition {
         &self,
         segment: &Arc<Segment>,
         batches: &[BatchEntry],
+        events: &[Event],
         append_time_ms: u64,
     ) {
         let Some(last) = batches.last() else { return };
@@ -243,6 +282,13 @@ impl Partition {
         );
         self.high_watermark
             .fetch_max(last.end().value(), Ordering::AcqRel);
+        let open = if events.is_empty() {
+            self.transactions().first_open()
+        } else {
+            // What was aborted is known before anybody may read it.
+            self.change_transactions(|known| known.apply(events))
+        };
+        self.settle_last_stable(open);
         self.signal();
     }
 
@@ -251,13 +297,17 @@ impl Partition {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Takes over what the index knows of the partition, when the log is opened.
+    /// Takes over what the index knows of the partition, when the log is opened and its transactions are
+    /// known.
     pub(crate) fn restore(&self, high_watermark: Offset, producers: Producers) {
         self.high_watermark
             .fetch_max(high_watermark.value(), Ordering::AcqRel);
         let mut writer = self.writer();
         writer.next = self.high_watermark();
         writer.producers = producers;
+        drop(writer);
+        let open = self.transactions().first_open();
+        self.settle_last_stable(open);
     }
 
     /// The next offset is at least this.
@@ -265,6 +315,8 @@ impl Partition {
         self.high_watermark
             .fetch_max(next.value(), Ordering::AcqRel);
         self.writer().next = self.high_watermark();
+        let open = self.transactions().first_open();
+        self.settle_last_stable(open);
     }
 
     /// The index holds this segment's batches now.

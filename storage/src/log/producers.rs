@@ -120,6 +120,24 @@ impl Producers {
         before
     }
 
+    /// A transaction of the producer, if it is known, ended with a marker of this epoch. One that is higher than the
+    /// producer's own fences it, and its sequence numbers begin again (KIP-890).
+    pub fn mark(&mut self, header: &BatchHeader, now_ms: u64) -> Option<Producer> {
+        let producer = self.by_id.get_mut(&header.producer_id)?;
+        let before = producer.clone();
+        producer.last_append_ms = now_ms;
+        if producer.epoch < header.producer_epoch {
+            producer.batches.clear();
+            producer.epoch = header.producer_epoch;
+        }
+        Some(before)
+    }
+
+    /// All of them, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (i64, &Producer)> {
+        self.by_id.iter().map(|(&id, producer)| (id, producer))
+    }
+
     /// Takes an append back.
     pub fn restore(&mut self, producer_id: i64, before: Option<Producer>) {
         match before {

@@ -1,16 +1,18 @@
 //! What the internal partitions say, in memory: topics, settings, group offsets. Every change comes
 //! from a record that is already durable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 
 use super::partition::Partition;
+use super::stable::{Aborted, Event};
 use super::topic::{Settings, Topic};
-use super::types::{CommittedOffset, PartitionId, TopicId};
-use super::values::{self, Key, NodeValue, TopicValue};
+use super::transactions::{Transaction, TransactionState, Transactions};
+use super::types::{CommittedOffset, Offset, PartitionId, TopicId};
+use super::values::{self, AbortedValue, Key, NodeValue, TopicValue, TransactionValue};
 
 /// Topics, settings and counters.
 pub const METADATA: PartitionId = PartitionId(1);
@@ -69,6 +71,11 @@ pub struct Tables {
     pub settings: BTreeMap<(String, String), Bytes>,
     pub offsets: BTreeMap<String, BTreeMap<(TopicId, i32), CommittedOffset>>,
     pub node: Option<NodeValue>,
+    pub transactions: BTreeMap<String, TransactionValue>,
+    /// Partitions in ongoing transactions, by producer, and the first offset there.
+    pub in_transactions: BTreeMap<(i64, PartitionId), Option<Offset>>,
+    /// Offsets to be committed with a transaction, by group, topic, partition and producer.
+    pub transaction_offsets: BTreeMap<(String, TopicId, i32, i64), CommittedOffset>,
 }
 
 impl State {
@@ -167,9 +174,101 @@ impl State {
                 let writer = partition.writer();
                 writer.producers.get(producer_id).map(values::encode)
             }),
+            Some(Key::Transaction(id)) => tables.transactions.get(&id).map(values::encode),
+            Some(Key::InTransaction {
+                producer_id,
+                partition,
+            }) => (tables.in_transactions.get(&(producer_id, partition))).map(values::encode),
+            Some(Key::Aborted { partition, last }) => {
+                tables.partitions.get(&partition).and_then(|partition| {
+                    let known = partition.transactions();
+                    known.aborted_at(last).map(|aborted| {
+                        values::encode(&AbortedValue {
+                            producer_id: aborted.producer_id,
+                            first: aborted.first,
+                        })
+                    })
+                })
+            }
+            Some(Key::TransactionOffset {
+                producer_id,
+                group,
+                topic,
+                partition,
+            }) => {
+                let place = (group, topic, partition, producer_id);
+                tables.transaction_offsets.get(&place).map(values::encode)
+            }
             None => return Err("a key of a later version".into()),
         };
         value.transpose()
+    }
+
+    /// Whether a transaction that is not over is to commit an offset of a group.
+    pub fn is_offset_pending(&self, group: &str, topic: TopicId, partition: i32) -> bool {
+        let from = (group.to_owned(), topic, partition, i64::MIN);
+        let to = (group.to_owned(), topic, partition, i64::MAX);
+        let tables = self.read();
+        tables.transaction_offsets.range(from..=to).next().is_some()
+    }
+
+    /// Every transactional id with its ongoing transaction, when the log is opened.
+    pub fn transactions(&self) -> Transactions {
+        let tables = self.read();
+        let mut all = Transactions::default();
+        for (id, value) in &tables.transactions {
+            let mut transaction = Transaction {
+                value: value.clone(),
+                partitions: BTreeMap::new(),
+                offsets: BTreeMap::new(),
+            };
+            let producer_id = value.producer_id;
+            if transaction.is_ongoing() {
+                let range = (producer_id, PartitionId(0))..=(producer_id, PartitionId(u64::MAX));
+                let within = tables.in_transactions.range(range);
+                transaction.partitions = within.map(|((_, id), first)| (*id, *first)).collect();
+            }
+            all.put(id, Some(Arc::new(transaction)));
+        }
+        for ((group, topic, partition, producer_id), committed) in &tables.transaction_offsets {
+            let Some((id, known)) = all.of_producer(*producer_id) else {
+                continue;
+            };
+            if known.is_ongoing() {
+                let (id, mut known) = (id.to_owned(), known.clone());
+                all.put(&id, None);
+                let place = (group.clone(), *topic, *partition);
+                Arc::make_mut(&mut known)
+                    .offsets
+                    .insert(place, committed.clone());
+                all.put(&id, Some(known));
+            }
+        }
+        all
+    }
+
+    /// Tells partitions which transactions are not over, when the log is opened. What belongs to none, because the
+    /// record of its end was damaged, is forgotten: it would hold readers up for ever.
+    pub fn restore_transactions(&self) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let tables = &mut *tables;
+        let is_ongoing = |value: &&TransactionValue| value.state == TransactionState::Ongoing;
+        let ongoing: HashSet<i64> = (tables.transactions.values())
+            .filter(is_ongoing)
+            .map(|value| value.producer_id)
+            .collect();
+        tables
+            .in_transactions
+            .retain(|(producer_id, _), _| ongoing.contains(producer_id));
+        tables
+            .transaction_offsets
+            .retain(|(.., producer_id), _| ongoing.contains(producer_id));
+        for (&(producer_id, id), first) in &tables.in_transactions {
+            if let (Some(partition), Some(first)) = (tables.partitions.get(&id), *first) {
+                let began = Event::Began { producer_id, first };
+                partition.change_transactions(|known| known.apply(&[began]));
+            }
+        }
     }
 
     /// Takes a durable record of an internal partition over.
@@ -217,6 +316,59 @@ impl State {
             (Key::LogStart(partition), Some(value)) => {
                 if let Some(partition) = tables.partitions.get(&partition) {
                     partition.raise_log_start(values::decode(value)?);
+                }
+            }
+            (Key::Transaction(id), Some(value)) => {
+                tables.transactions.insert(id, values::decode(value)?);
+            }
+            (Key::Transaction(id), None) => drop(tables.transactions.remove(&id)),
+            (
+                Key::InTransaction {
+                    producer_id,
+                    partition,
+                },
+                value,
+            ) => {
+                let place = (producer_id, partition);
+                match value {
+                    Some(value) => tables.in_transactions.insert(place, values::decode(value)?),
+                    None => tables.in_transactions.remove(&place),
+                };
+            }
+            (Key::Aborted { partition, last }, value) => {
+                if let Some(partition) = tables.partitions.get(&partition) {
+                    match value {
+                        Some(value) => {
+                            let AbortedValue { producer_id, first } = values::decode(value)?;
+                            let aborted = Aborted {
+                                producer_id,
+                                first,
+                                last,
+                            };
+                            partition.change_transactions(|known| known.add_aborted(aborted));
+                        }
+                        None => {
+                            partition.change_transactions(|known| known.forget_aborted(last));
+                        }
+                    }
+                }
+            }
+            (
+                Key::TransactionOffset {
+                    producer_id,
+                    group,
+                    topic,
+                    partition,
+                },
+                value,
+            ) => {
+                let place = (group, topic, partition, producer_id);
+                match value {
+                    Some(value) => {
+                        let committed = values::decode(value)?;
+                        tables.transaction_offsets.insert(place, committed);
+                    }
+                    None => drop(tables.transaction_offsets.remove(&place)),
                 }
             }
             // Only looked at when the index is made anew.

@@ -13,10 +13,14 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::sync::{SetOnce, oneshot};
 
+use super::OffsetCommit;
 use super::batch::{BatchBuilder, BatchHeader, EncodedRecords};
-use super::error::{AppendError, ChangeTopicError, CreateTopicError, DeleteTopicError};
+use super::error::{
+    AppendError, ChangeTopicError, CreateTopicError, DeleteTopicError, TransactionError,
+};
 use super::partition::Partition;
 use super::topic::Topic;
+use super::transactions::{Outcome, ProducerIdentity};
 use super::types::{CommittedOffset, NewTopic, Offset, PartitionId, ProducerId, Record, TopicId};
 
 /// What gathers in one batch; a group may hold many of them.
@@ -38,6 +42,8 @@ pub enum Work {
         partition: Arc<Partition>,
         batch: Bytes,
         header: BatchHeader,
+        /// Set if the batch is transactional.
+        transaction: Option<Box<InTransaction>>,
         reply: Reply<Appended>,
     },
     /// Records of one caller, more than fit into a batch.
@@ -65,6 +71,19 @@ pub enum Work {
     },
     ProducerId {
         reply: Reply<ProducerId>,
+    },
+    /// A step of a transactional id.
+    Transaction {
+        id: String,
+        step: Step,
+        reply: Reply<ProducerIdentity, TransactionError>,
+    },
+    /// Ends a producer's transaction in one partition, whatever its transactional id says.
+    Mark {
+        partition: Arc<Partition>,
+        producer: ProducerIdentity,
+        outcome: Outcome,
+        reply: Reply<ProducerIdentity, TransactionError>,
     },
     ChangeTopic {
         /// As its caller knows it; refused if it is another one by now.
@@ -94,6 +113,46 @@ pub enum Work {
         keys: Vec<Vec<u8>>,
         reply: Reply<Vec<Vec<u8>>>,
     },
+}
+
+/// Which transaction a batch belongs to.
+#[derive(Debug)]
+pub struct InTransaction {
+    pub id: String,
+    /// Its partition is added to the transaction, and that begun, if need be (KIP-890).
+    pub adds: bool,
+}
+
+/// What is asked of a transactional id.
+#[derive(Debug)]
+pub enum Step {
+    /// A producer begins, and fences others; what they left unfinished is aborted.
+    Begin {
+        timeout_ms: u32,
+        believed: Option<ProducerIdentity>,
+    },
+    /// Partitions, or a group's offsets, become part of the transaction.
+    Add {
+        producer: ProducerIdentity,
+        partitions: Vec<Arc<Partition>>,
+        offsets: bool,
+    },
+    /// Offsets that the transaction is to commit.
+    Offsets {
+        producer: ProducerIdentity,
+        group: String,
+        commits: Vec<OffsetCommit>,
+        adds: bool,
+    },
+    End {
+        producer: ProducerIdentity,
+        outcome: Outcome,
+        raises_epoch: bool,
+    },
+    /// Aborts the transaction if it is still the one that began then, and fences its producer.
+    TimeOut { started_ms: u64 },
+    /// Forgets the id if it has no transaction and has not changed since.
+    Forget { changed_ms: u64 },
 }
 
 /// What becomes different about a topic.
@@ -229,6 +288,9 @@ impl Work {
             Work::CreateTopic { reply, .. } => drop(reply.send(Err(error.into()))),
             Work::ChangeTopic { reply, .. } => drop(reply.send(Err(error.into()))),
             Work::ProducerId { reply } => drop(reply.send(Err(error))),
+            Work::Transaction { reply, .. } | Work::Mark { reply, .. } => {
+                drop(reply.send(Err(error.into())));
+            }
             Work::DeleteTopic { reply, .. } => drop(reply.send(Err(error.into()))),
             Work::Internal { reply, .. }
             | Work::ForgetOffsets { reply, .. }

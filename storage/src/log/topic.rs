@@ -66,6 +66,10 @@ pub struct Settings {
     pub compaction: Option<Compaction>,
     /// `message.timestamp.type=LogAppendTime`.
     pub log_append_time: bool,
+    /// `message.timestamp.before.max.ms` and `message.timestamp.after.max.ms`: how far the timestamps of
+    /// producers may be from the node's clock.
+    pub timestamp_before_max_ms: u64,
+    pub timestamp_after_max_ms: u64,
     /// `holdfast.durability=os`: acknowledged, and readable, when it has reached the page cache.
     pub os: bool,
     /// `holdfast.partition.bytes.max`: from so many bytes on appends are refused.
@@ -100,6 +104,8 @@ impl Settings {
             retention_bytes: bound("retention.bytes"),
             compaction: has("compact").then_some(compaction),
             log_append_time: find("message.timestamp.type") == Some("LogAppendTime"),
+            timestamp_before_max_ms: number("message.timestamp.before.max.ms", u64::MAX),
+            timestamp_after_max_ms: number("message.timestamp.after.max.ms", 3_600_000),
             os: find(DURABILITY) == Some("os"),
             bytes_max: find(BYTES_MAX).and_then(|v| v.parse().ok()),
             batch_bytes_max: find("max.message.bytes").and_then(|v| v.parse().ok()),
@@ -312,7 +318,9 @@ pub fn validate_configs(configs: &[(String, String)]) -> Result<(), CreateTopicE
             return invalid(reason);
         }
         let mut policies = value.split(',').map(str::trim);
-        if key == "cleanup.policy" && !policies.all(|policy| matches!(policy, "delete" | "compact"))
+        if key == "cleanup.policy"
+            && !value.is_empty()
+            && !policies.all(|policy| matches!(policy, "delete" | "compact"))
         {
             return invalid("delete, compact, or both");
         }

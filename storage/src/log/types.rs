@@ -136,12 +136,20 @@ pub struct ProducerId(pub i64);
 /// A consumer group's committed position in one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommittedOffset {
-    /// The next offset that the group wants.
-    pub offset: Offset,
+    /// The next offset that the group wants; a negative one is kept as the client gave it, and means
+    /// nothing here.
+    pub offset: i64,
     /// -1 where the client gave none.
     pub leader_epoch: i32,
     pub metadata: String,
     pub commit_timestamp_ms: i64,
+}
+
+impl CommittedOffset {
+    /// Where the group is; `None` where it said nothing of the kind.
+    pub fn position(&self) -> Option<Offset> {
+        Offset::new(self.offset)
+    }
 }
 
 /// What a topic is made of; names, partition counts and configs are judged by [`super::Log::create_topic`].

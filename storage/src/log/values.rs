@@ -6,7 +6,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::types::{CommittedOffset, PartitionId, TopicId};
+use super::transactions::TransactionState;
+use super::types::{CommittedOffset, Offset, PartitionId, TopicId};
 
 const VERSION: u8 = 1;
 
@@ -17,6 +18,10 @@ const GROUP_OFFSET: u8 = b'g';
 const PRODUCER: u8 = b'p';
 /// Sorts behind [`TOPIC`]: when the index is read in order, the partition is known by then.
 const LOG_START: u8 = b'u';
+const TRANSACTION: u8 = b'w';
+const IN_TRANSACTION: u8 = b'x';
+const ABORTED: u8 = b'y';
+const TRANSACTION_OFFSET: u8 = b'z';
 
 /// A topic, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +38,28 @@ pub struct NodeValue {
     pub cluster_id: Uuid,
     pub next_partition: u64,
     pub next_producer: i64,
+}
+
+/// A transactional id, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionValue {
+    pub producer_id: i64,
+    pub epoch: i16,
+    /// Producer id and epoch before they were raised last, to know a request that is sent again; epoch
+    /// -1 for none.
+    pub previous: (i64, i16),
+    pub timeout_ms: u32,
+    pub state: TransactionState,
+    /// When the ongoing, or the last, transaction began; 0 if there was none.
+    pub started_ms: u64,
+    pub changed_ms: u64,
+}
+
+/// An aborted transaction's part of a partition; its last offset, the marker's, is in the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbortedValue {
+    pub producer_id: i64,
+    pub first: Offset,
 }
 
 /// What a record of an internal partition is about.
@@ -55,6 +82,25 @@ pub enum Key {
     Producer {
         partition: PartitionId,
         producer_id: i64,
+    },
+    /// A transactional id.
+    Transaction(String),
+    /// A partition is in a producer's ongoing transaction; the value is its first offset there.
+    InTransaction {
+        producer_id: i64,
+        partition: PartitionId,
+    },
+    /// An aborted transaction ends here.
+    Aborted {
+        partition: PartitionId,
+        last: Offset,
+    },
+    /// An offset that a group commits when the producer's transaction is committed.
+    TransactionOffset {
+        producer_id: i64,
+        group: String,
+        topic: TopicId,
+        partition: i32,
     },
 }
 
@@ -92,6 +138,35 @@ impl Key {
             } => {
                 out = Key::producers_of(*partition);
                 out.extend_from_slice(&producer_id.to_be_bytes());
+            }
+            Key::Transaction(id) => {
+                out.push(TRANSACTION);
+                out.extend_from_slice(id.as_bytes());
+            }
+            Key::InTransaction {
+                producer_id,
+                partition,
+            } => {
+                out.push(IN_TRANSACTION);
+                out.extend_from_slice(&producer_id.to_be_bytes());
+                out.extend_from_slice(&partition.0.to_be_bytes());
+            }
+            Key::Aborted { partition, last } => {
+                out.push(ABORTED);
+                out.extend_from_slice(&partition.0.to_be_bytes());
+                out.extend_from_slice(&last.value().to_be_bytes());
+            }
+            Key::TransactionOffset {
+                producer_id,
+                group,
+                topic,
+                partition,
+            } => {
+                out.push(TRANSACTION_OFFSET);
+                out.extend_from_slice(&producer_id.to_be_bytes());
+                put_text(&mut out, group);
+                out.extend_from_slice(topic.0.as_bytes());
+                out.extend_from_slice(&partition.to_be_bytes());
             }
         }
         out
@@ -136,6 +211,32 @@ impl Key {
                 Some(Key::Producer {
                     partition: PartitionId(u64::from_be_bytes(*partition)),
                     producer_id: i64::from_be_bytes(producer_id.try_into().ok()?),
+                })
+            }
+            TRANSACTION => Some(Key::Transaction(String::from_utf8(rest.to_vec()).ok()?)),
+            IN_TRANSACTION => {
+                let (producer_id, partition) = rest.split_first_chunk::<8>()?;
+                Some(Key::InTransaction {
+                    producer_id: i64::from_be_bytes(*producer_id),
+                    partition: PartitionId(u64::from_be_bytes(partition.try_into().ok()?)),
+                })
+            }
+            ABORTED => {
+                let (partition, last) = rest.split_first_chunk::<8>()?;
+                Some(Key::Aborted {
+                    partition: PartitionId(u64::from_be_bytes(*partition)),
+                    last: Offset::new(i64::from_be_bytes(last.try_into().ok()?))?,
+                })
+            }
+            TRANSACTION_OFFSET => {
+                let (producer_id, rest) = rest.split_first_chunk::<8>()?;
+                let (group, rest) = take_text(rest)?;
+                let (topic, partition) = rest.split_first_chunk::<16>()?;
+                Some(Key::TransactionOffset {
+                    producer_id: i64::from_be_bytes(*producer_id),
+                    group,
+                    topic: TopicId(Uuid::from_bytes(*topic)),
+                    partition: i32::from_be_bytes(partition.try_into().ok()?),
                 })
             }
             _ => None,
@@ -197,7 +298,6 @@ pub fn group_offset(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::producers::{Producer, SequencedBatch};
-    use super::super::types::Offset;
     use super::*;
 
     fn hex(bytes: &[u8]) -> String {
@@ -223,7 +323,7 @@ mod tests {
         assert_eq!(hex(&bytes), "01100000000000000000000000000000000111fbd007");
         assert_eq!(decode::<NodeValue>(&bytes).unwrap(), node);
         let committed = CommittedOffset {
-            offset: Offset::new(5).unwrap(),
+            offset: 5,
             leader_epoch: -1,
             metadata: "m".into(),
             commit_timestamp_ms: 2,
@@ -243,6 +343,25 @@ mod tests {
         let bytes = encode(&producer).unwrap();
         assert_eq!(hex(&bytes), "0102020100 08fb5802".replace(' ', ""));
         assert_eq!(decode::<Producer>(&bytes).unwrap(), producer);
+        let transaction = TransactionValue {
+            producer_id: 1000,
+            epoch: 3,
+            previous: (-1, -1),
+            timeout_ms: 60_000,
+            state: TransactionState::Ongoing,
+            started_ms: 5,
+            changed_ms: 6,
+        };
+        let bytes = encode(&transaction).unwrap();
+        assert_eq!(hex(&bytes), "01fbd007060101fb60ea010506");
+        assert_eq!(decode::<TransactionValue>(&bytes).unwrap(), transaction);
+        let aborted = AbortedValue {
+            producer_id: 1000,
+            first: Offset::new(300).unwrap(),
+        };
+        let bytes = encode(&aborted).unwrap();
+        assert_eq!(hex(&bytes), "01fbd007fb5802");
+        assert_eq!(decode::<AbortedValue>(&bytes).unwrap(), aborted);
         assert!(
             decode::<NodeValue>(&[2, 0])
                 .unwrap_err()
@@ -269,6 +388,21 @@ mod tests {
             Key::Producer {
                 partition: PartitionId(300),
                 producer_id: 7,
+            },
+            Key::Transaction("orders".into()),
+            Key::InTransaction {
+                producer_id: 7,
+                partition: PartitionId(300),
+            },
+            Key::Aborted {
+                partition: PartitionId(300),
+                last: Offset::new(9).unwrap(),
+            },
+            Key::TransactionOffset {
+                producer_id: 7,
+                group: "g".into(),
+                topic,
+                partition: 3,
             },
         ] {
             let bytes = key.encode();

@@ -23,7 +23,7 @@ const granted =
   (token: string, expiresInS = 100) =>
   () =>
     Response.json({ access_token: token, token_type: "Bearer", expires_in: expiresInS });
-const refused = () => Response.json({ error: "unknown client or wrong secret" }, { status: 401 });
+const refused = () => Response.json({ error: "unknown user or wrong secret" }, { status: 401 });
 const unreachable = () => {
   throw new TypeError("fetch failed");
 };

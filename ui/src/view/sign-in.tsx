@@ -58,7 +58,7 @@ export function SignIn({ session, state }: Props) {
         <details class="sign-in-help">
           <summary>I have no client id</summary>
           <p>While the node is stopped, this makes one and prints its secret once:</p>
-          <Command text="holdfast clients create NAME" />
+          <Command text="holdfast users create NAME" />
         </details>
       </form>
     </main>

@@ -132,3 +132,55 @@ async fn shutting_down_ends_a_wait_at_once() {
     );
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
+
+/// A coordinator over what another one has saved, as after a restart.
+async fn restarted(before: &Coordinator, store: &Arc<MemoryStore>) -> Coordinator {
+    before.keep_groups(std::future::ready(())).await;
+    before.shut_down();
+    let store: Arc<dyn super::super::offsets::OffsetStore> = store.clone();
+    Coordinator::with_store(store, GroupsConfig::default(), || 1_700_000_000_000)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stable_group_goes_on_after_a_restart() {
+    let store = Arc::new(MemoryStore::default());
+    let kept: Arc<dyn super::super::offsets::OffsetStore> = store.clone();
+    let coordinator = Coordinator::with_store(kept, GroupsConfig::default(), || 0);
+    let joined = coordinator.join(named("host-1")).await.unwrap();
+    let mut sync = sync_of(&joined, &[(&joined.member_id, "all of it")]);
+    sync.group_instance_id = Some("host-1".to_owned());
+    coordinator.sync(sync).await.unwrap();
+    let described = coordinator.describe(GROUP).unwrap();
+
+    let coordinator = restarted(&coordinator, &store).await;
+    assert_eq!(coordinator.describe(GROUP).unwrap(), described);
+    let mut beat = beat(joined.generation_id, &joined.member_id);
+    beat.group_instance_id = Some("host-1".to_owned());
+    coordinator.heartbeat(&beat).unwrap();
+    // The instance comes back under a new member id, and gets its share without a rebalance.
+    let again = coordinator.join(named("host-1")).await.unwrap();
+    assert_eq!(again.generation_id, joined.generation_id);
+    assert_ne!(again.member_id, joined.member_id);
+    let coordinator = restarted(&coordinator, &store).await;
+    assert_eq!(
+        coordinator.heartbeat(&beat),
+        Err(GroupError::FencedInstanceId)
+    );
+    beat.member_id = again.member_id;
+    coordinator.heartbeat(&beat).unwrap();
+    // It is silent for longer than its session: it is out, and the group empty, for good.
+    tokio::time::sleep(SESSION + Duration::from_secs(1)).await;
+    assert_eq!(
+        coordinator.heartbeat(&beat),
+        Err(GroupError::UnknownMemberId)
+    );
+    let coordinator = restarted(&coordinator, &store).await;
+    let described = coordinator.describe(GROUP).unwrap();
+    assert_eq!(described.state, GroupState::Empty);
+    assert_eq!(described.generation_id, joined.generation_id + 1);
+    assert_eq!(described.protocol_type, "consumer");
+    // Deleted is deleted.
+    coordinator.delete(GROUP).await.unwrap();
+    let coordinator = restarted(&coordinator, &store).await;
+    assert!(coordinator.describe(GROUP).is_none());
+}

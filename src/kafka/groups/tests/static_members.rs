@@ -129,6 +129,7 @@ async fn whoever_still_uses_the_old_id_is_fenced() {
         member_id: old.member_id.clone(),
         group_instance_id: Some(instance),
         offsets: Vec::new(),
+        within: None,
     };
     assert_eq!(coordinator.commit_offsets(commit).await, Err(fenced));
     let anonymous = coordinator.heartbeat(&beat(1, &old.member_id));

@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use holdfast_storage::log::{AppendError, CommittedOffset, OffsetCommit, TopicId};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::kafka::groups::WithinTransaction;
 use crate::kafka::groups::offsets::{OffsetStore, Writing};
 
 /// The only topic there is; it has partitions 0 and 1.
 pub(super) const TOPIC: TopicId = TopicId(Uuid::from_u128(7));
 
 pub(super) struct MemoryStore {
+    pub(super) groups: Mutex<BTreeMap<String, Bytes>>,
     rows: Mutex<BTreeMap<(String, TopicId, i32), CommittedOffset>>,
     pub(super) failure: Mutex<Option<AppendError>>,
     /// A permit is one fdatasync.
@@ -22,6 +25,7 @@ pub(super) struct MemoryStore {
 impl Default for MemoryStore {
     fn default() -> MemoryStore {
         MemoryStore {
+            groups: Mutex::default(),
             rows: Mutex::default(),
             failure: Mutex::default(),
             disk: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -42,6 +46,36 @@ impl OffsetStore for MemoryStore {
             }
             Ok(())
         })
+    }
+
+    fn save_group<'a>(&'a self, group_id: &'a str, state: Option<Bytes>) -> Writing<'a> {
+        let mut groups = self.groups.lock().unwrap();
+        match state {
+            Some(state) => groups.insert(group_id.to_owned(), state),
+            None => groups.remove(group_id),
+        };
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn saved_groups(&self) -> Vec<(String, Bytes)> {
+        let groups = self.groups.lock().unwrap();
+        groups
+            .iter()
+            .map(|(id, state)| (id.clone(), state.clone()))
+            .collect()
+    }
+
+    fn commit_within<'a>(
+        &'a self,
+        _: &'a WithinTransaction,
+        group_id: &'a str,
+        commits: Vec<OffsetCommit>,
+    ) -> Writing<'a> {
+        self.commit(group_id, commits)
+    }
+
+    fn is_pending(&self, _: &str, _: TopicId, _: i32) -> bool {
+        false
     }
 
     fn committed(&self, group_id: &str, topic: TopicId, partition: i32) -> Option<CommittedOffset> {

@@ -7,12 +7,18 @@ mod admin;
 mod broker;
 mod cluster;
 mod config;
+mod features;
 mod group;
 mod log;
+mod quota;
+mod transaction;
 
 pub use admin::*;
 pub use broker::*;
 pub use cluster::*;
 pub use config::*;
+pub use features::*;
 pub use group::*;
 pub use log::*;
+pub use quota::*;
+pub use transaction::*;

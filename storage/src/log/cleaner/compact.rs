@@ -10,7 +10,13 @@
 //! that first copied it (KIP-534: that time is kept in the batch). Rows are replaced in the order of
 //! offsets, so that what a tombstone deletes has gone before it goes itself.
 //!
-//! Not compacted: the head, and what was appended less than `min.compaction.lag.ms` ago.
+//! Of transactions: an aborted record supersedes nothing, and goes. Once it has gone, readers need not be
+//! told of the transaction any more ([`crate::log::Aborted`]); once they are not, its marker goes with the next
+//! pass. In that order, so that nobody skips records up to a marker that is not there. A marker that
+//! commits is needed by nobody.
+//!
+//! Not compacted: the head, what was appended less than `min.compaction.lag.ms` ago, and what lies behind
+//! the beginning of a transaction that is not over.
 
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
@@ -20,8 +26,13 @@ use super::*;
 use crate::log::batch::{BatchHeader, DELETE_HORIZON};
 use crate::log::partition::BatchEntry;
 use crate::log::retain::{Glance, Unpacked};
+use crate::log::stable::{Aborted, is_aborted};
 use crate::log::topic::Compaction;
+use crate::log::values::Key;
 use bytes::Bytes;
+
+/// Aborted transactions forgotten with one submission.
+const FORGOTTEN_AT_ONCE: usize = 1000;
 
 /// Memory of one key in the map, what it keeps free included.
 const KEY_BYTES: usize = 40;
@@ -73,6 +84,8 @@ struct Pass {
     upto: Offset,
     now_ms: u64,
     delete_retention_ms: u64,
+    /// Transactions that were aborted and may have records left.
+    aborted: HashMap<i64, Vec<Aborted>>,
     dropped: u64,
 }
 
@@ -142,6 +155,9 @@ impl Cleaner {
                 > now_ms
         });
         rows.truncate(too_young.unwrap_or(rows.len()));
+        let stable = partition.last_stable_offset();
+        let unstable = rows.iter().position(|row| row.info.end > stable);
+        rows.truncate(unstable.unwrap_or(rows.len()));
         let is_dirty = |row: &&BlockRef| row.info.end > clean_upto;
         let bytes: u64 = rows.iter().map(|row| row.info.batch_bytes).sum();
         let mut dirty = rows.iter().filter(is_dirty);
@@ -160,6 +176,7 @@ impl Cleaner {
             upto: clean_upto,
             now_ms,
             delete_retention_ms: compaction.delete_retention_ms,
+            aborted: aborted_before(partition, stable),
             dropped: 0,
         };
         self.note_keys(&dirty, clean_upto, &mut pass)?;
@@ -171,16 +188,35 @@ impl Cleaner {
             }
         }
         self.change_with_output(|changes| changes.compacted(id, upto))?;
-        if dirty.last().is_some_and(|last| upto < last.info.end) {
+        let gone: Vec<Offset> = (pass.aborted.values().flatten())
+            .filter(|aborted| aborted.last < upto)
+            .map(|aborted| aborted.last)
+            .collect();
+        if !gone.is_empty() || dirty.last().is_some_and(|last| upto < last.info.end) {
             // The next pass is to see what this one left.
             self.finish_output()?;
         }
+        self.forget_aborted(id, &gone)?;
         self.compacted.insert(id, upto);
         let space = &self.parts.space;
         space
             .compacted_records
             .fetch_add(pass.dropped, Ordering::Relaxed);
         Ok(dirty.last().is_some_and(|last| upto < last.info.end))
+    }
+
+    /// Their records have gone.
+    fn forget_aborted(&self, partition: PartitionId, lasts: &[Offset]) -> Result<(), Failure> {
+        for some in lasts.chunks(FORGOTTEN_AT_ONCE) {
+            let pair = |&last: &Offset| (Key::Aborted { partition, last }.encode(), None);
+            let pairs = some.iter().map(pair).collect();
+            self.submit(FORGOTTEN_AT_ONCE * 64, |reply| Work::Internal {
+                partition: METADATA,
+                pairs,
+                reply,
+            })?;
+        }
+        Ok(())
     }
 
     /// Notes the keys of dirty rows, until the map is full or everything is noted.
@@ -201,6 +237,10 @@ impl Cleaner {
                     };
                     if !pass.keys.fits(header.records) {
                         return Ok(());
+                    }
+                    if header.is_control() || pass.is_aborted(&header) {
+                        pass.upto = entry.end();
+                        continue;
                     }
                     let noted = Unpacked::new(&header, &batch).and_then(|unpacked| {
                         // A batch that is not whole supersedes nothing.
@@ -243,7 +283,25 @@ impl Cleaner {
     }
 }
 
+/// Those with records below an offset; their markers may lie behind it.
+fn aborted_before(partition: &Partition, end: Offset) -> HashMap<i64, Vec<Aborted>> {
+    let mut by_producer: HashMap<i64, Vec<Aborted>> = HashMap::new();
+    for aborted in partition.transactions().aborted_in(Offset::ZERO, end) {
+        let of_producer = by_producer.entry(aborted.producer_id).or_default();
+        of_producer.push(aborted);
+    }
+    by_producer
+}
+
 impl Pass {
+    fn aborted_of(&self, producer_id: i64) -> &[Aborted] {
+        self.aborted.get(&producer_id).map_or(&[], Vec::as_slice)
+    }
+
+    fn is_aborted(&self, header: &BatchHeader) -> bool {
+        is_aborted(header, self.aborted_of(header.producer_id))
+    }
+
     fn judge(&mut self, entry: &BatchEntry, batch: &Bytes) -> Kept {
         if entry.base >= self.upto {
             return Kept::Whole;
@@ -254,6 +312,20 @@ impl Pass {
 
     fn judged(&mut self, batch: &Bytes) -> Result<Kept, String> {
         let header = BatchHeader::parse(batch)?;
+        if header.is_control() {
+            let last = Offset::new(header.base_offset).unwrap_or_default();
+            let of_producer = self.aborted_of(header.producer_id);
+            let is_needed = of_producer.iter().any(|aborted| aborted.last == last);
+            return Ok(if is_needed {
+                Kept::Whole
+            } else {
+                Kept::Nothing
+            });
+        }
+        if self.is_aborted(&header) {
+            self.dropped += u64::from(header.records);
+            return Ok(Kept::Nothing);
+        }
         let unpacked = Unpacked::new(&header, batch)?;
         let horizon = u64::try_from(header.base_timestamp_ms).unwrap_or(0);
         // One from a clock that was not set is none.

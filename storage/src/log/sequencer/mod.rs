@@ -2,6 +2,8 @@
 //! coalesced, producers' sequences are checked, metadata is decided; all of it provisional until the
 //! fdatasync has returned.
 
+mod transactions;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -13,24 +15,29 @@ use holdfast_wal::writer::Retired;
 use holdfast_wal::{Group as WalGroup, Placed, Sequencer as WalSequencer, WalError};
 use uuid::Uuid;
 
-use super::Segments;
-use super::batch::{BatchBuilder, BatchHeader, EncodedRecords};
-use super::cleaner::Event;
-use super::error::{AppendError, ChangeTopicError, CreateTopicError, DeleteTopicError};
-use super::footer::ProducerEntry;
-use super::group::{Answer, Change, Group, Slot, Undo};
-use super::index::MetadataChanges;
-use super::memory::Memory;
-use super::partition::{BatchEntry, Partition};
-use super::producers::Verdict;
-use super::room::Room;
-use super::sealer::{SealJob, SealQueue};
-use super::space::SpaceGuard;
-use super::state::{Internal, State};
-use super::submission::{Appended, Pair, Submission, TopicChange, Work};
-use super::topic::{Settings, Topic};
-use super::types::{Clock, CommittedOffset, NewTopic, Offset, PartitionId, ProducerId, TopicId};
-use super::values::{self, Key, NodeValue, TopicValue};
+use crate::log::OffsetCommit;
+use crate::log::Segments;
+use crate::log::batch::{BatchBuilder, BatchHeader, EncodedRecords};
+use crate::log::cleaner::Event;
+use crate::log::error::{AppendError, ChangeTopicError, CreateTopicError, DeleteTopicError};
+use crate::log::footer::ProducerEntry;
+use crate::log::group::{Answer, Change, Group, Slot, Undo};
+use crate::log::index::MetadataChanges;
+use crate::log::memory::Memory;
+use crate::log::partition::{BatchEntry, Partition};
+use crate::log::producers::Verdict;
+use crate::log::room::Room;
+use crate::log::sealer::{SealJob, SealQueue};
+use crate::log::space::SpaceGuard;
+use crate::log::stable::Event as TransactionEvent;
+use crate::log::state::{Internal, METADATA, OFFSETS, State};
+use crate::log::submission::{Appended, InTransaction, Pair, Submission, TopicChange, Work};
+use crate::log::topic::{Settings, Topic};
+use crate::log::transactions::Transactions;
+use crate::log::types::{
+    Clock, CommittedOffset, NewTopic, Offset, PartitionId, ProducerId, TopicId,
+};
+use crate::log::values::{self, Key, NodeValue, TopicValue};
 
 /// Batches in one segment before it is sealed, however much memory there is: a footer stays small.
 const SEGMENT_BATCHES_MAX: usize = 128 << 10;
@@ -110,6 +117,8 @@ pub struct Sequencer {
     new_names: HashSet<String>,
     /// Topics that open groups delete.
     deleting: HashSet<TopicId>,
+    /// As they are with the groups that are open.
+    transactions: Transactions,
     /// Keys that open groups write, and how often.
     changing: HashMap<(PartitionId, Vec<u8>), u32>,
 }
@@ -150,6 +159,7 @@ impl Sequencer {
             memory,
             cleaner,
         } = parts;
+        let transactions = state.transactions();
         Sequencer {
             state,
             internal,
@@ -172,6 +182,7 @@ impl Sequencer {
             group: Group::default(),
             new_names: HashSet::new(),
             deleting: HashSet::new(),
+            transactions,
             changing: HashMap::new(),
         }
     }
@@ -190,7 +201,7 @@ impl Sequencer {
                 "{}-{} has the bytes that {} allows",
                 partition.topic_name(),
                 partition.index(),
-                super::topic::BYTES_MAX
+                crate::log::topic::BYTES_MAX
             ))),
             None => Ok(()),
         }
@@ -203,9 +214,10 @@ impl Sequencer {
                 partition,
                 batch,
                 header,
+                transaction,
                 reply,
             } => {
-                let result = self.place_batch(&partition, batch, &header);
+                let result = self.place_batch(&partition, batch, &header, transaction.as_deref());
                 let answer = Answer::Appended(reply, result);
                 self.answers_of(&partition).push(answer);
             }
@@ -288,17 +300,35 @@ impl Sequencer {
                 self.group.answers.push(Answer::Topic(reply, result));
             }
             Work::ProducerId { reply } => {
-                let id = ProducerId(self.node.next_producer);
-                self.node.next_producer += 1;
-                if self.node.next_producer > self.producers_reserved {
-                    let before = self.producers_reserved;
-                    self.group.reserved_before.get_or_insert(before);
-                    self.producers_reserved = id.0 + PRODUCER_ID_BLOCK;
-                    self.place_node();
-                }
+                let id = self.new_producer_id();
                 self.group.answers.push(Answer::ProducerId(reply, id));
             }
+            Work::Transaction { id, step, reply } => {
+                let result = self.transaction_step(&id, step);
+                self.group.answers.push(Answer::Transaction(reply, result));
+            }
+            Work::Mark {
+                partition,
+                producer,
+                outcome,
+                reply,
+            } => {
+                let result = self.mark(&partition, producer, outcome);
+                self.group.answers.push(Answer::Transaction(reply, result));
+            }
         }
+    }
+
+    fn new_producer_id(&mut self) -> ProducerId {
+        let id = ProducerId(self.node.next_producer);
+        self.node.next_producer += 1;
+        if self.node.next_producer > self.producers_reserved {
+            let before = self.producers_reserved;
+            self.group.reserved_before.get_or_insert(before);
+            self.producers_reserved = id.0 + PRODUCER_ID_BLOCK;
+            self.place_node();
+        }
+        id
     }
 
     /// Where answers of a partition wait for what its topic calls durable.
@@ -322,11 +352,16 @@ impl Sequencer {
         partition: &Arc<Partition>,
         batch: Bytes,
         header: &BatchHeader,
+        within: Option<&InTransaction>,
     ) -> Result<Appended, AppendError> {
         if partition.is_deleted() {
             return Err(AppendError::Deleted);
         }
         self.refused(std::slice::from_ref(partition))?;
+        if header.producer_id >= 0 {
+            self.check_transactional(partition, header, within)?;
+        }
+        let mut began = None;
         let mut writer = partition.writer();
         let log_start_offset = partition.log_start_offset();
         let append_time_ms = header
@@ -345,6 +380,14 @@ impl Sequencer {
                 });
             }
             let base = writer.next;
+            if let Some(within) = within
+                && self.note_transactional(partition, within, base)?
+            {
+                began = Some(TransactionEvent::Began {
+                    producer_id,
+                    first: base,
+                });
+            }
             let before = writer.producers.append(header, base, self.now_ms);
             self.new_producers += usize::from(before.is_none());
             if self.new_producers > self.memory.producers() / 4 {
@@ -362,6 +405,7 @@ impl Sequencer {
         writer.next = header.end_offset(base);
         let slot = self.group.slot(partition, &mut writer, base, self.now_ms);
         slot.push_batch(base, &batch, header, self.leader_epoch);
+        slot.transactions.extend(began);
         self.group.records += u64::from(header.records);
         Ok(Appended {
             base_offset: base,
@@ -469,7 +513,7 @@ impl Sequencer {
         for (key, value) in &pairs {
             let key = Some(Bytes::copy_from_slice(key));
             let value = value.as_deref().map(Bytes::copy_from_slice);
-            records.push(&super::types::Record {
+            records.push(&crate::log::types::Record {
                 key,
                 value,
                 ..Default::default()
@@ -496,10 +540,7 @@ impl Sequencer {
             ..self.node
         };
         match values::encode(&node) {
-            Ok(value) => self.place_pairs(
-                super::state::METADATA,
-                vec![(Key::Node.encode(), Some(value))],
-            ),
+            Ok(value) => self.place_pairs(METADATA, vec![(Key::Node.encode(), Some(value))]),
             Err(error) => tracing::error!(%error, "encoding the node's counters"),
         }
     }
@@ -521,10 +562,7 @@ impl Sequencer {
             configs: new.configs,
         };
         let value = values::encode(&value).map_err(AppendError::Invalid)?;
-        self.place_pairs(
-            super::state::METADATA,
-            vec![(Key::Topic(id).encode(), Some(value))],
-        );
+        self.place_pairs(METADATA, vec![(Key::Topic(id).encode(), Some(value))]);
         self.place_node();
         Ok(id)
     }
@@ -538,7 +576,7 @@ impl Sequencer {
         let now = self.state.read().by_id.get(&id).cloned();
         let now = now.filter(|_| !self.deleting.contains(&id));
         let now = now.ok_or(ChangeTopicError::Unknown)?;
-        let place = (super::state::METADATA, Key::Topic(id).encode());
+        let place = (METADATA, Key::Topic(id).encode());
         if !Arc::ptr_eq(&now, topic) || self.changing.contains_key(&place) {
             return Err(ChangeTopicError::Outdated);
         }
@@ -581,11 +619,12 @@ impl Sequencer {
                 pairs.push((Key::LogStart(partition.id()).encode(), None));
             }
         }
-        self.place_pairs(super::state::METADATA, pairs);
+        self.place_pairs(METADATA, pairs);
+        self.leave_transactions(topic.partitions());
         let offsets = self.state.group_offsets_of(id);
         if !offsets.is_empty() {
             let pairs = offsets.into_iter().map(|key| (key.encode(), None));
-            self.place_pairs(super::state::OFFSETS, pairs.collect());
+            self.place_pairs(OFFSETS, pairs.collect());
         }
         Ok(())
     }
@@ -598,7 +637,7 @@ impl Sequencer {
                 topic,
                 partition,
             };
-            let place = (super::state::OFFSETS, key.encode());
+            let place = (OFFSETS, key.encode());
             // One that is committed anew just now stays.
             let now = self.state.committed_offset(group, topic, partition);
             if !self.changing.contains_key(&place) && now.as_ref() == Some(&committed) {
@@ -606,7 +645,7 @@ impl Sequencer {
             }
         }
         if !pairs.is_empty() {
-            self.place_pairs(super::state::OFFSETS, pairs);
+            self.place_pairs(OFFSETS, pairs);
         }
     }
 
@@ -620,13 +659,14 @@ impl Sequencer {
             }
             let value = values::encode(offset).map_err(AppendError::Invalid)?;
             pairs.push((Key::LogStart(partition.id()).encode(), Some(value)));
+            pairs.extend(transactions::forgotten_aborted(partition, Some(*offset)));
             self.group
                 .log_starts
                 .push((partition.clone(), writer.log_start));
             writer.log_start = *offset;
         }
         if !pairs.is_empty() {
-            self.place_pairs(super::state::METADATA, pairs);
+            self.place_pairs(METADATA, pairs);
         }
         Ok(())
     }
@@ -667,8 +707,12 @@ impl Sequencer {
             payload_bytes += batches.iter().map(|b| u64::from(b.bytes)).sum::<u64>();
             let first_in_head = !std::mem::replace(&mut slot.partition.writer().in_head, true);
             if !slot.published {
-                slot.partition
-                    .publish(&placed.segment, &batches, placed.append_time_ms);
+                slot.partition.publish(
+                    &placed.segment,
+                    &batches,
+                    &slot.transactions,
+                    placed.append_time_ms,
+                );
             }
             if first_in_head {
                 if let Some(ms) = slot.partition.settings().segment_ms {
@@ -768,8 +812,12 @@ impl WalSequencer for Sequencer {
         let slots = group.slots.iter_mut().zip(&placed.payload_positions);
         for (slot, &position) in slots.filter(|(slot, _)| os(slot)) {
             let batches: Vec<BatchEntry> = slot.entries(position).collect();
-            slot.partition
-                .publish(&placed.segment, &batches, placed.append_time_ms);
+            slot.partition.publish(
+                &placed.segment,
+                &batches,
+                &slot.transactions,
+                placed.append_time_ms,
+            );
             slot.published = true;
         }
         for answer in group.early.drain(..) {
@@ -807,6 +855,9 @@ impl WalSequencer for Sequencer {
     }
 
     fn failed(&mut self, mut group: Group, error: &WalError) {
+        for (id, before) in std::mem::take(&mut group.transactions).into_iter().rev() {
+            self.transactions.put(&id, before);
+        }
         group.roll_back();
         // A block of ids whose record was lost with the group is reserved again before it is used.
         if let Some(before) = group.reserved_before {

@@ -1,0 +1,524 @@
+//! Transactions: the wire side of their steps, and what administrators ask of them. The log decides.
+//!
+//! The lists of what is asked are bounded by the frame; every answer is as long as its request at most,
+//! except for lists of everything.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use holdfast_storage::log::{
+    Outcome, Partition, ProducerId, ProducerIdentity, TransactionDescription, TransactionState,
+};
+
+use super::super::broker::{Asker, Broker, TopicRef};
+use super::super::groups::{CommitRequest, GroupError, OffsetToCommit, WithinTransaction};
+use super::super::protocol::messages::{
+    AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, AddPartitionsToTxnPartitionResult,
+    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, AddPartitionsToTxnResult,
+    AddPartitionsToTxnTopic, AddPartitionsToTxnTopicResult, AddPartitionsToTxnTransaction,
+    DescribeProducersPartition, DescribeProducersRequest, DescribeProducersResponse,
+    DescribeProducersTopicResponse, DescribeTransactionsRequest, DescribeTransactionsResponse,
+    DescribedTransaction, DescribedTransactionTopic, EndTxnRequest, EndTxnResponse,
+    ListTransactionsRequest, ListTransactionsResponse, ListedTransaction, ProducerState,
+    TxnOffsetCommitRequest, TxnOffsetCommitResponse, TxnOffsetCommitResponsePartition,
+    TxnOffsetCommitResponseTopic, WritableTxnMarker, WritableTxnMarkerPartitionResult,
+    WritableTxnMarkerResult, WritableTxnMarkerTopicResult, WriteTxnMarkersRequest,
+    WriteTxnMarkersResponse,
+};
+use super::super::protocol::{ErrorCode, Str};
+use super::produce::transaction_error;
+
+/// PRODUCER_FENCED is known from here on; before, it is INVALID_PRODUCER_EPOCH (KIP-588).
+const FENCED_SINCE_VERSION: i16 = 2;
+/// AddPartitionsToTxn: several transactions, asked by brokers (KIP-890).
+const BATCH_SINCE_VERSION: i16 = 4;
+/// EndTxn: the epoch rises with every transaction (KIP-890).
+const RAISES_EPOCH_SINCE_VERSION: i16 = 5;
+/// TxnOffsetCommit: TRANSACTION_ABORTABLE is known from here on (KIP-890).
+const ABORTABLE_SINCE_VERSION: i16 = 4;
+/// TxnOffsetCommit: offsets become part of the transaction by being sent (KIP-890).
+const ADDS_SINCE_VERSION: i16 = 5;
+
+fn identity(id: i64, epoch: i16) -> ProducerIdentity {
+    ProducerIdentity {
+        id: ProducerId(id),
+        epoch,
+    }
+}
+
+fn for_version(error: ErrorCode, version: i16) -> ErrorCode {
+    match error {
+        ErrorCode::ProducerFenced if version < FENCED_SINCE_VERSION => {
+            ErrorCode::InvalidProducerEpoch
+        }
+        other => other,
+    }
+}
+
+pub(super) async fn add_partitions(
+    broker: &Broker,
+    asker: &Asker,
+    request: AddPartitionsToTxnRequest,
+) -> AddPartitionsToTxnResponse {
+    if asker.version >= BATCH_SINCE_VERSION {
+        let mut results = Vec::with_capacity(request.transactions.len());
+        for transaction in request.transactions {
+            let topic_results = add_some(broker, asker.version, &transaction).await;
+            results.push(AddPartitionsToTxnResult {
+                transactional_id: transaction.transactional_id,
+                topic_results,
+            });
+        }
+        return AddPartitionsToTxnResponse {
+            results_by_transaction: results,
+            ..Default::default()
+        };
+    }
+    let transaction = AddPartitionsToTxnTransaction {
+        transactional_id: request.v3_and_below_transactional_id,
+        producer_id: request.v3_and_below_producer_id,
+        producer_epoch: request.v3_and_below_producer_epoch,
+        verify_only: false,
+        topics: request.v3_and_below_topics,
+    };
+    AddPartitionsToTxnResponse {
+        results_by_topic_v3_and_below: add_some(broker, asker.version, &transaction).await,
+        ..Default::default()
+    }
+}
+
+/// All of a transaction's partitions, or none of them.
+async fn add_some(
+    broker: &Broker,
+    version: i16,
+    asked: &AddPartitionsToTxnTransaction,
+) -> Vec<AddPartitionsToTxnTopicResult> {
+    let mut partitions = Vec::new();
+    let mut unknown = HashSet::new();
+    for topic in &asked.topics {
+        let topic_ref = TopicRef::Name(topic.name.clone());
+        for &index in &topic.partitions {
+            match broker.partition(&topic_ref, index) {
+                Ok(partition) => partitions.push(partition),
+                Err(_) => drop(unknown.insert((topic.name.clone(), index))),
+            }
+        }
+    }
+    let outcome = if !unknown.is_empty() {
+        ErrorCode::OperationNotAttempted
+    } else if asked.verify_only {
+        verify(broker, asked, &partitions)
+    } else {
+        let producer = identity(asked.producer_id, asked.producer_epoch);
+        let id = asked.transactional_id.as_str();
+        let added = (broker.log).add_to_transaction(id, producer, partitions, false);
+        match added.await {
+            _ if id.is_empty() => ErrorCode::InvalidRequest,
+            Ok(()) => ErrorCode::None,
+            Err(error) => for_version(transaction_error(&error).0, version),
+        }
+    };
+    let result = |topic: &AddPartitionsToTxnTopic| AddPartitionsToTxnTopicResult {
+        name: topic.name.clone(),
+        results_by_partition: (topic.partitions.iter())
+            .map(|&partition_index| {
+                let is_unknown = unknown.contains(&(topic.name.clone(), partition_index));
+                let error = if is_unknown {
+                    ErrorCode::UnknownTopicOrPartition
+                } else {
+                    outcome
+                };
+                AddPartitionsToTxnPartitionResult {
+                    partition_index,
+                    partition_error_code: error.code(),
+                }
+            })
+            .collect(),
+    };
+    asked.topics.iter().map(result).collect()
+}
+
+/// Whether all of them are in the transaction already.
+fn verify(
+    broker: &Broker,
+    asked: &AddPartitionsToTxnTransaction,
+    partitions: &[Arc<Partition>],
+) -> ErrorCode {
+    let Some(known) = broker.log.transaction(asked.transactional_id.as_str()) else {
+        return ErrorCode::InvalidProducerIdMapping;
+    };
+    if known.value.producer_id != asked.producer_id {
+        return ErrorCode::InvalidProducerIdMapping;
+    }
+    if known.value.epoch != asked.producer_epoch {
+        return ErrorCode::ProducerFenced;
+    }
+    let is_in = |p: &Arc<Partition>| known.partitions.iter().any(|other| Arc::ptr_eq(p, other));
+    if partitions.iter().all(is_in) {
+        ErrorCode::None
+    } else {
+        ErrorCode::TransactionAbortable
+    }
+}
+
+pub(super) async fn add_offsets(
+    broker: &Broker,
+    asker: &Asker,
+    request: AddOffsetsToTxnRequest,
+) -> AddOffsetsToTxnResponse {
+    let id = request.transactional_id.as_str();
+    let producer = identity(request.producer_id, request.producer_epoch);
+    let error = if id.is_empty() {
+        ErrorCode::InvalidRequest
+    } else {
+        let added = (broker.log).add_to_transaction(id, producer, Vec::new(), true);
+        match added.await {
+            Ok(()) => ErrorCode::None,
+            Err(error) => for_version(transaction_error(&error).0, asker.version),
+        }
+    };
+    AddOffsetsToTxnResponse {
+        error_code: error.code(),
+        ..Default::default()
+    }
+}
+
+pub(super) async fn end(broker: &Broker, asker: &Asker, request: EndTxnRequest) -> EndTxnResponse {
+    let id = request.transactional_id.as_str();
+    let refused = |error: ErrorCode| EndTxnResponse {
+        error_code: error.code(),
+        ..Default::default()
+    };
+    if id.is_empty() {
+        return refused(ErrorCode::InvalidRequest);
+    }
+    let producer = identity(request.producer_id, request.producer_epoch);
+    let outcome = outcome(request.committed);
+    let raises_epoch = asker.version >= RAISES_EPOCH_SINCE_VERSION;
+    let ended = (broker.log).end_transaction(id, producer, outcome, raises_epoch);
+    match ended.await {
+        Ok(next) => EndTxnResponse {
+            producer_id: next.id.0,
+            producer_epoch: next.epoch,
+            ..Default::default()
+        },
+        Err(error) => refused(for_version(transaction_error(&error).0, asker.version)),
+    }
+}
+
+fn outcome(commits: bool) -> Outcome {
+    if commits {
+        Outcome::Commit
+    } else {
+        Outcome::Abort
+    }
+}
+
+/// For administrators who end what no coordinator ends (KIP-664).
+pub(super) async fn write_markers(
+    broker: &Broker,
+    request: WriteTxnMarkersRequest,
+) -> WriteTxnMarkersResponse {
+    let mut markers = Vec::with_capacity(request.markers.len());
+    for marker in request.markers {
+        markers.push(write_marker(broker, marker).await);
+    }
+    WriteTxnMarkersResponse { markers }
+}
+
+async fn write_marker(broker: &Broker, marker: WritableTxnMarker) -> WritableTxnMarkerResult {
+    let producer = identity(marker.producer_id, marker.producer_epoch);
+    let outcome = outcome(marker.transaction_result);
+    let mut topics = Vec::with_capacity(marker.topics.len());
+    for topic in marker.topics {
+        let topic_ref = TopicRef::Name(topic.name.clone());
+        let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
+        for partition_index in topic.partition_indexes {
+            let error = match broker.partition(&topic_ref, partition_index) {
+                Ok(partition) => {
+                    let ended = (broker.log).end_transaction_in(&partition, producer, outcome);
+                    match ended.await.map_err(|error| transaction_error(&error).0) {
+                        Ok(()) => ErrorCode::None,
+                        Err(ErrorCode::ProducerFenced) => ErrorCode::InvalidProducerEpoch,
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            partitions.push(WritableTxnMarkerPartitionResult {
+                partition_index,
+                error_code: error.code(),
+            });
+        }
+        topics.push(WritableTxnMarkerTopicResult {
+            name: topic.name,
+            partitions,
+        });
+    }
+    WritableTxnMarkerResult {
+        producer_id: marker.producer_id,
+        topics,
+    }
+}
+
+pub(super) async fn commit_offsets(
+    broker: &Broker,
+    asker: &Asker,
+    request: TxnOffsetCommitRequest,
+) -> TxnOffsetCommitResponse {
+    let owned = |text: &Str| text.as_str().to_owned();
+    let mut offsets = Vec::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in &request.topics {
+        let found = broker.topic(&TopicRef::Name(topic.name.clone()));
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for wanted in &topic.partitions {
+            let known = found.as_ref().ok();
+            let known = known.filter(|topic| topic.partition(wanted.partition_index).is_some());
+            let error = match known {
+                None => ErrorCode::UnknownTopicOrPartition,
+                Some(topic) => {
+                    offsets.push(OffsetToCommit {
+                        topic: topic.id(),
+                        partition: wanted.partition_index,
+                        offset: wanted.committed_offset,
+                        leader_epoch: wanted.committed_leader_epoch,
+                        metadata: (wanted.committed_metadata.as_ref())
+                            .map(owned)
+                            .unwrap_or_default(),
+                    });
+                    ErrorCode::None
+                }
+            };
+            partitions.push(TxnOffsetCommitResponsePartition {
+                partition_index: wanted.partition_index,
+                error_code: error.code(),
+            });
+        }
+        topics.push(TxnOffsetCommitResponseTopic {
+            name: topic.name.clone(),
+            partitions,
+        });
+    }
+    let commit = CommitRequest {
+        group_id: owned(&request.group_id),
+        generation_id: request.generation_id,
+        member_id: owned(&request.member_id),
+        group_instance_id: request.group_instance_id.as_ref().map(owned),
+        offsets,
+        within: Some(WithinTransaction {
+            transactional_id: owned(&request.transactional_id),
+            producer: identity(request.producer_id, request.producer_epoch),
+            adds: asker.version >= ADDS_SINCE_VERSION,
+        }),
+    };
+    let outcome = if request.group_id.is_empty() {
+        Err(GroupError::InvalidGroupId)
+    } else {
+        broker.groups.commit_offsets(commit).await
+    };
+    let mut outcomes = outcome.iter().flatten();
+    let all = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+    for partition in all.filter(|partition| partition.error_code == 0) {
+        partition.error_code = match &outcome {
+            Err(error) => error.code(),
+            Ok(_) => match outcomes.next() {
+                Some(outcome) => match &outcome.result {
+                    Ok(()) => 0,
+                    Err(GroupError::TransactionAbortable)
+                        if asker.version < ABORTABLE_SINCE_VERSION =>
+                    {
+                        ErrorCode::InvalidTxnState.code()
+                    }
+                    Err(error) => error.code(),
+                },
+                None => ErrorCode::UnknownServerError.code(),
+            },
+        };
+    }
+    TxnOffsetCommitResponse {
+        topics,
+        ..Default::default()
+    }
+}
+
+pub(super) fn describe_producers(
+    broker: &Broker,
+    request: DescribeProducersRequest,
+) -> DescribeProducersResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let topic_ref = TopicRef::Name(topic.name.clone());
+        let indexes: HashSet<i32> = topic.partition_indexes.iter().copied().collect();
+        let mut indexes: Vec<i32> = indexes.into_iter().collect();
+        indexes
+            .sort_unstable_by_key(|index| topic.partition_indexes.iter().position(|i| i == index));
+        let partitions = indexes.into_iter().map(|partition_index| {
+            match broker.partition(&topic_ref, partition_index) {
+                Ok(partition) => DescribeProducersPartition {
+                    partition_index,
+                    active_producers: producers_of(broker, &partition),
+                    ..Default::default()
+                },
+                Err(error) => DescribeProducersPartition {
+                    partition_index,
+                    error_code: error.code(),
+                    error_message: Some("there is no such partition".into()),
+                    ..Default::default()
+                },
+            }
+        });
+        DescribeProducersTopicResponse {
+            partitions: partitions.collect(),
+            name: topic.name,
+        }
+    });
+    DescribeProducersResponse {
+        topics: topics.collect(),
+        ..Default::default()
+    }
+}
+
+fn producers_of(broker: &Broker, partition: &Partition) -> Vec<ProducerState> {
+    let all = broker.log.producers(partition).into_iter();
+    all.map(|producer| ProducerState {
+        producer_id: producer.identity.id.0,
+        producer_epoch: i32::from(producer.identity.epoch),
+        last_sequence: producer.last_sequence.unwrap_or(-1),
+        last_timestamp: milliseconds(producer.last_append_ms),
+        coordinator_epoch: 0,
+        current_txn_start_offset: producer.transaction_start.map_or(-1, |at| at.value()),
+    })
+    .collect()
+}
+
+fn milliseconds(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+pub(super) fn describe_transactions(
+    broker: &Broker,
+    request: DescribeTransactionsRequest,
+) -> DescribeTransactionsResponse {
+    let mut named = HashSet::new();
+    let asked = request.transactional_ids.into_iter();
+    let states = asked
+        .filter(|id| named.insert(id.as_str().to_owned()))
+        .map(|id| match broker.log.transaction(id.as_str()) {
+            _ if id.is_empty() => DescribedTransaction {
+                error_code: ErrorCode::InvalidRequest.code(),
+                transactional_id: id,
+                ..Default::default()
+            },
+            Some(known) => describe(id, &known),
+            None => DescribedTransaction {
+                error_code: ErrorCode::TransactionalIdNotFound.code(),
+                transactional_id: id,
+                ..Default::default()
+            },
+        });
+    DescribeTransactionsResponse {
+        transaction_states: states.collect(),
+        ..Default::default()
+    }
+}
+
+fn describe(transactional_id: Str, known: &TransactionDescription) -> DescribedTransaction {
+    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for partition in &known.partitions {
+        let of_topic = topics.entry(partition.topic_name()).or_default();
+        of_topic.push(partition.index());
+    }
+    let value = &known.value;
+    DescribedTransaction {
+        error_code: 0,
+        transactional_id,
+        transaction_state: state_name(value.state).into(),
+        transaction_timeout_ms: i32::try_from(value.timeout_ms).unwrap_or(i32::MAX),
+        transaction_start_time_ms: match value.started_ms {
+            0 => -1,
+            started_ms => milliseconds(started_ms),
+        },
+        producer_id: value.producer_id,
+        producer_epoch: value.epoch,
+        topics: topics
+            .into_iter()
+            .map(|(topic, partitions)| DescribedTransactionTopic {
+                topic: topic.into(),
+                partitions,
+            })
+            .collect(),
+    }
+}
+
+/// Kafka's states; two of them are never seen here.
+const STATES: [&str; 8] = [
+    "Empty",
+    "Ongoing",
+    "PrepareCommit",
+    "PrepareAbort",
+    "CompleteCommit",
+    "CompleteAbort",
+    "Dead",
+    "PrepareEpochFence",
+];
+
+fn state_name(state: TransactionState) -> &'static str {
+    match state {
+        TransactionState::Empty => "Empty",
+        TransactionState::Ongoing => "Ongoing",
+        TransactionState::CompleteCommit => "CompleteCommit",
+        TransactionState::CompleteAbort => "CompleteAbort",
+    }
+}
+
+pub(super) fn list(broker: &Broker, request: &ListTransactionsRequest) -> ListTransactionsResponse {
+    let pattern = request.transactional_id_pattern.as_ref();
+    let pattern = match pattern.filter(|pattern| !pattern.is_empty()) {
+        Some(text) => match regex_lite::Regex::new(&format!("^(?:{})$", text.as_str())) {
+            Ok(pattern) => Some(pattern),
+            Err(_) => {
+                return ListTransactionsResponse {
+                    error_code: ErrorCode::InvalidRegularExpression.code(),
+                    ..Default::default()
+                };
+            }
+        },
+        None => None,
+    };
+    let is_known = |state: &&Str| STATES.contains(&state.as_str());
+    let unknown = request
+        .state_filters
+        .iter()
+        .filter(|state| !is_known(state));
+    let states: HashSet<&str> = (request.state_filters.iter())
+        .filter(is_known)
+        .map(|state| state.as_str())
+        .collect();
+    let producers: HashSet<i64> = request.producer_id_filters.iter().copied().collect();
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis());
+    let is_wanted = |(id, known): &(String, TransactionDescription)| {
+        let value = &known.value;
+        let age_ms = now_ms.saturating_sub(u128::from(value.started_ms));
+        let is_old = u128::try_from(request.duration_filter)
+            .is_ok_and(|wanted| value.state == TransactionState::Ongoing && age_ms > wanted);
+        (request.state_filters.is_empty() || states.contains(state_name(value.state)))
+            && (producers.is_empty() || producers.contains(&value.producer_id))
+            && (request.duration_filter < 0 || is_old)
+            && pattern.as_ref().is_none_or(|pattern| pattern.is_match(id))
+    };
+    let found = broker.log.transactions().into_iter().filter(is_wanted);
+    ListTransactionsResponse {
+        unknown_state_filters: unknown.cloned().collect(),
+        transaction_states: found
+            .map(|(id, known)| ListedTransaction {
+                transactional_id: id.into(),
+                producer_id: known.value.producer_id,
+                transaction_state: state_name(known.value.state).into(),
+            })
+            .collect(),
+        ..Default::default()
+    }
+}
