@@ -58,7 +58,7 @@ const producers = async () => {
       await producer.connect()
       await producer.send({ topic, messages: messages(10), acks })
       await producer.disconnect()
-      return (await until('offsets', async () => (await admin.fetchTopicOffsets(topic))[0].high)) > 0
+      return until('records', async () => Number((await admin.fetchTopicOffsets(topic))[0].high) > 0)
     })
   }
   await step('producer: sendBatch', async () => {
