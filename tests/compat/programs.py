@@ -24,7 +24,14 @@ LOG_CONFIG = REPOSITORY / "benches" / "kafka" / "log4j2.yaml"
 CLASSES = HERE / ".build" / "classes"
 CLASSPATH = f"{CLASSES}:{LIBRARY}/*"
 NODE_MODULES = REPOSITORY / "tests" / "node"
-JAVA = ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={LOG_CONFIG}", "-cp", CLASSPATH]
+JAVA = [
+    "java",
+    "-Xmx256m",
+    "-XX:TieredStopAtLevel=1",
+    f"-Dlog4j2.configurationFile={LOG_CONFIG}",
+    "-cp",
+    CLASSPATH,
+]
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,29 @@ def node(name: str, path: str, **limits: Any) -> Program:
 
 
 PROGRAMS = (
-    python("probe-log", "probe/main.py", "produce", "fetch", "offsets", "epochs", "deleterecords", limit_s=900),
+    python(
+        "probe-log",
+        "probe/main.py",
+        "produce",
+        "fetch",
+        "offsets",
+        "epochs",
+        "deleterecords",
+        limit_s=900,
+    ),
     python("probe-groups", "probe/main.py", "find", "commits", "classic", "groupadmin", "modern"),
     python("probe-transactions", "probe/main.py", "producerids", "transactions"),
     python("probe-frames", "probe/main.py", "frames", "points"),
-    python("probe-admin", "probe/main.py", "versions", "metadata", "topics", "configs", "cluster", "security"),
+    python(
+        "probe-admin",
+        "probe/main.py",
+        "versions",
+        "metadata",
+        "topics",
+        "configs",
+        "cluster",
+        "security",
+    ),
     python("confluent", "clients/confluent.py", "producers", "groups", "administration"),
     python("confluent-transactions", "clients/confluent.py", "transactions"),
     java("java", "Clients", "plain"),
@@ -137,7 +162,9 @@ def _read(stream: Any, lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _collect(program: Program, lines: queue.Queue[str | None], outcome: Outcome, began: float) -> None:
+def _collect(
+    program: Program, lines: queue.Queue[str | None], outcome: Outcome, began: float
+) -> None:
     client, last = program.name, "its start"
     while True:
         left_s = min(program.quiet_s, began + program.limit_s - time.monotonic())

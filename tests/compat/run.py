@@ -35,16 +35,29 @@ super.users=User:ANONYMOUS
 allow.everyone.if.no.acl.found=true
 """
 
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("programs", nargs="*", help="parts of program names; all of them by default")
-    parser.add_argument("--peer", choices=("holdfast", "kafka", "both"), default=os.environ.get("PEER") or "holdfast")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "programs", nargs="*", help="parts of program names; all of them by default"
+    )
+    parser.add_argument(
+        "--peer",
+        choices=("holdfast", "kafka", "both"),
+        default=os.environ.get("PEER") or "holdfast",
+    )
     binary = os.environ.get("HOLDFAST_BIN") or str(REPOSITORY / "target" / "release" / "holdfast")
     parser.add_argument("--holdfast", type=Path, default=Path(binary))
     parser.add_argument("--list", action="store_true", help="name the programs")
-    parser.add_argument("--table", action="store_true", help="run nothing: write the table from what is kept")
+    parser.add_argument(
+        "--table", action="store_true", help="run nothing: write the table from what is kept"
+    )
     asked = parser.parse_args()
-    chosen = [p for p in PROGRAMS if not asked.programs or any(part in p.name for part in asked.programs)]
+    chosen = [
+        p for p in PROGRAMS if not asked.programs or any(part in p.name for part in asked.programs)
+    ]
     if asked.list:
         print("\n".join(p.name for p in chosen))
         return 0
@@ -66,10 +79,12 @@ def main() -> int:
         different = compared(chosen, asked)
     return 1 if failed or different else 0
 
+
 def broker(kind: str, binary: Path) -> peers.Peer:
     if kind == "kafka":
         return peers.Kafka(flush_each_append=False, properties=KAFKA_PROPERTIES)
     return peers.Holdfast(binary)
+
 
 def compile_java() -> None:
     """Compiles the Java programs where a source is newer than what was made of it last."""
@@ -82,6 +97,7 @@ def compile_java() -> None:
     command = ["javac", "-nowarn", "-cp", f"{LIBRARY}/*", "-d", str(CLASSES), *map(str, sources)]
     subprocess.run(command, check=True)
     stamp.touch()
+
 
 def played(program: Program, kind: str, peer: peers.Peer) -> bool:
     """Runs a program against a fresh broker and keeps what it said."""
@@ -101,10 +117,14 @@ def played(program: Program, kind: str, peer: peers.Peer) -> bool:
                 running.process.kill()
                 running.process.wait()
     verdicts.save(KEPT / kind / f"{program.name}.jsonl", outcome)
-    print(f"{program.name} against {kind}: {len(outcome.steps)} steps in {outcome.took_s:.0f} s", flush=True)
+    print(
+        f"{program.name} against {kind}: {len(outcome.steps)} steps in {outcome.took_s:.0f} s",
+        flush=True,
+    )
     if outcome.failure:
         print(f"  {outcome.failure}", flush=True)
     return outcome.failure is None
+
 
 def compared(chosen: list[Program], asked: argparse.Namespace) -> int:
     """Prints the differences, writes the table after a run of everything; returns their number."""
@@ -123,14 +143,20 @@ def compared(chosen: list[Program], asked: argparse.Namespace) -> int:
     for row in different:
         print(f"DIFFERENT {row.program}: {row.step} {verdicts.numbers(row.versions)}")
         for path, kafka, holdfast in row.differences[:12]:
-            print(f"    {path or 'outcome'}: {verdicts.cell(kafka, 160)} -> {verdicts.cell(holdfast, 160)}")
-    counts = {v: sum(len(r.versions) for r in found if r.verdict == v) for v in ("same", "accepted", "different")}
+            print(
+                f"    {path or 'outcome'}: {verdicts.cell(kafka, 160)} -> {verdicts.cell(holdfast, 160)}"
+            )
+    counts = {
+        v: sum(len(r.versions) for r in found if r.verdict == v)
+        for v in ("same", "accepted", "different")
+    }
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     if (asked.peer == "both" or asked.table) and not asked.programs:
         names = (peers.Kafka(flush_each_append=False).name, peers.Holdfast(asked.holdfast).name)
         RESULTS.write_text(verdicts.table(found, names, versions))
         print(f"written: {RESULTS.relative_to(REPOSITORY)}")
     return len(different)
+
 
 if __name__ == "__main__":
     sys.exit(main())

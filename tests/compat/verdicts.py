@@ -48,7 +48,9 @@ def differences(kafka: Any, holdfast: Any, path: str = "") -> Iterator[tuple[str
         return
     if isinstance(kafka, dict) and isinstance(holdfast, dict):
         for key in sorted(kafka.keys() | holdfast.keys(), key=str):
-            yield from differences(kafka.get(key, ABSENT), holdfast.get(key, ABSENT), f"{path}.{key}".lstrip("."))
+            yield from differences(
+                kafka.get(key, ABSENT), holdfast.get(key, ABSENT), f"{path}.{key}".lstrip(".")
+            )
     elif isinstance(kafka, list) and isinstance(holdfast, list) and len(kafka) == len(holdfast):
         for n, (one, other) in enumerate(zip(kafka, holdfast, strict=True)):
             yield from differences(one, other, f"{path}[{n}]")
@@ -100,11 +102,18 @@ def rows(program: str, kafka: Outcome, holdfast: Outcome, accepted: list[Rule]) 
         api = step.split(":")[0]
         if api in missing:
             continue
-        one, other = kafka.steps.get((step, version), ABSENT), holdfast.steps.get((step, version), ABSENT)
+        one, other = (
+            kafka.steps.get((step, version), ABSENT),
+            holdfast.steps.get((step, version), ABSENT),
+        )
         client = kafka.client_of.get(step) or holdfast.client_of[step]
         row = Row(program, client, step, [version], one, other, list(differences(one, other)))
         last = next((r for r in reversed(found) if r.step == step), None)
-        if last and last.differences == row.differences and (last.differences or last.kafka == row.kafka):
+        if (
+            last
+            and last.differences == row.differences
+            and (last.differences or last.kafka == row.kafka)
+        ):
             last.versions.append(version)
             continue
         found.append(row)
@@ -124,7 +133,9 @@ def absent_apis(kafka: Outcome, holdfast: Outcome) -> set[str]:
 
 
 def cell(value: Any, limit: int) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    text = (
+        value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    )
     text = text.replace("|", "\\|").replace("\n", " ")
     return text if len(text) <= limit else text[:limit] + " ..."
 
@@ -158,18 +169,23 @@ def table(found: list[Row], peers: tuple[str, str], versions: dict[str, str]) ->
     lines = [
         f"# {peers[1]} beside {peers[0]}",
         "",
-        "Written by `make compat PEER=both`. The same programs ran against both brokers, each program against a",
-        "fresh one. A step that was asked in several versions of the protocol counts once for each; a row stands",
-        "for the versions with the same two answers. Where answers differ, only what differs is shown.",
+        "Written by `make compat PEER=both`. The same programs ran against both brokers, each program",
+        "against a fresh one. A step that was asked in several versions of the protocol counts once for",
+        "each; a row stands for the versions with the same two answers. Where answers differ, only what",
+        "differs is shown.",
         "",
         "| program | client | steps | same | different as meant | different |",
         "|---|---|---|---|---|---|",
     ]
     for program, client in dict.fromkeys((r.program, r.client) for r in found):
         own = [r for r in found if (r.program, r.client) == (program, client)]
-        count = [steps([r for r in own if r.verdict == v]) for v in ("same", "accepted", "different")]
+        count = [
+            steps([r for r in own if r.verdict == v]) for v in ("same", "accepted", "different")
+        ]
         name = f"{client} {versions.get(client, '')}".strip()
-        lines.append(f"| {program} | {name} | {steps(own)} | {count[0]} | {count[1]} | {count[2]} |")
+        lines.append(
+            f"| {program} | {name} | {steps(own)} | {count[0]} | {count[1]} | {count[2]} |"
+        )
     total = [steps([r for r in found if r.verdict == v]) for v in ("same", "accepted", "different")]
     lines += [f"| all | | {steps(found)} | {total[0]} | {total[1]} | {total[2]} |", ""]
     for verdict, title in (("different", "Different"), ("accepted", "Different as meant")):

@@ -25,13 +25,17 @@ async def run(name: str, action: Callable[[], Awaitable[Any]]) -> None:
 
 async def produce(topic: str, values: list[str], **settings: Any) -> list[int]:
     async with AIOKafkaProducer(bootstrap_servers=BOOTSTRAP, **settings) as producer:
-        sent = [await producer.send(topic, value.encode(), key=b"k", partition=0) for value in values]
+        sent = [
+            await producer.send(topic, value.encode(), key=b"k", partition=0) for value in values
+        ]
         return [(await one).offset for one in sent]
 
 
 async def read(topic: str, level: str = "read_uncommitted") -> list[str]:
     place = TopicPartition(topic, 0)
-    async with AIOKafkaConsumer(bootstrap_servers=BOOTSTRAP, isolation_level=level, auto_offset_reset="earliest") as consumer:
+    async with AIOKafkaConsumer(
+        bootstrap_servers=BOOTSTRAP, isolation_level=level, auto_offset_reset="earliest"
+    ) as consumer:
         consumer.assign([place])
         end = (await consumer.end_offsets([place]))[place]
         await consumer.seek_to_beginning(place)
@@ -50,7 +54,10 @@ async def producers(admin: AIOKafkaAdminClient) -> None:
 
         async def round_trip(topic: str = topic, codec: Any = codec) -> Any:
             offsets = await produce(topic, values, compression_type=codec, enable_idempotence=True)
-            return [offsets == list(range(300)), await read(topic) == [f"{n} {v}" for n, v in enumerate(values)]]
+            return [
+                offsets == list(range(300)),
+                await read(topic) == [f"{n} {v}" for n, v in enumerate(values)],
+            ]
 
         await run(f"producer and consumer: {codec}", round_trip)
     for acks in (0, 1, "all"):
@@ -72,7 +79,11 @@ async def groups(admin: AIOKafkaAdminClient) -> None:
 
     def member() -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
-            "aio-grouped", bootstrap_servers=BOOTSTRAP, group_id="aio-pair", session_timeout_ms=6000, heartbeat_interval_ms=500
+            "aio-grouped",
+            bootstrap_servers=BOOTSTRAP,
+            group_id="aio-pair",
+            session_timeout_ms=6000,
+            heartbeat_interval_ms=500,
         )
 
     async def shared() -> Any:
@@ -95,7 +106,13 @@ async def groups(admin: AIOKafkaAdminClient) -> None:
         await produce("aio-resumed", [f"{n}" for n in range(10)])
         seen = []
         for count in (4, 6):
-            async with AIOKafkaConsumer("aio-resumed", bootstrap_servers=BOOTSTRAP, group_id="aio-resumed", auto_offset_reset="earliest", enable_auto_commit=False) as consumer:
+            async with AIOKafkaConsumer(
+                "aio-resumed",
+                bootstrap_servers=BOOTSTRAP,
+                group_id="aio-resumed",
+                auto_offset_reset="earliest",
+                enable_auto_commit=False,
+            ) as consumer:
                 for _ in range(count):
                     message = await consumer.getone()
                     seen.append(message.value.decode())
@@ -108,7 +125,11 @@ async def groups(admin: AIOKafkaAdminClient) -> None:
         place = TopicPartition("aio-resumed", 0)
         async with AIOKafkaConsumer(bootstrap_servers=BOOTSTRAP) as consumer:
             times = await consumer.offsets_for_times({place: 0})
-            return [times[place].offset, (await consumer.beginning_offsets([place]))[place], (await consumer.end_offsets([place]))[place]]
+            return [
+                times[place].offset,
+                (await consumer.beginning_offsets([place]))[place],
+                (await consumer.end_offsets([place]))[place],
+            ]
 
     await run("consumer: offsets", lookups)
 
@@ -117,13 +138,19 @@ async def transactions(admin: AIOKafkaAdminClient) -> None:
     await admin.create_topics([NewTopic("aio-transactions", 1, 1), NewTopic("aio-fenced", 1, 1)])
 
     async def whole() -> Any:
-        async with AIOKafkaProducer(bootstrap_servers=BOOTSTRAP, transactional_id="aio-tx") as producer:
+        async with AIOKafkaProducer(
+            bootstrap_servers=BOOTSTRAP, transactional_id="aio-tx"
+        ) as producer:
             for n, commit in enumerate((True, False, True)):
                 await producer.begin_transaction()
                 for letter in "ab":
-                    await producer.send_and_wait("aio-transactions", f"{letter}{n}".encode(), partition=0)
+                    await producer.send_and_wait(
+                        "aio-transactions", f"{letter}{n}".encode(), partition=0
+                    )
                 if n == 2:
-                    await producer.send_offsets_to_transaction({TopicPartition("aio-transactions", 0): 5}, "aio-tx-group")
+                    await producer.send_offsets_to_transaction(
+                        {TopicPartition("aio-transactions", 0): 5}, "aio-tx-group"
+                    )
                 await (producer.commit_transaction() if commit else producer.abort_transaction())
         offsets = await admin.list_consumer_group_offsets("aio-tx-group")
         return {
@@ -139,7 +166,10 @@ async def transactions(admin: AIOKafkaAdminClient) -> None:
         await old.start()
         await old.begin_transaction()
         await old.send_and_wait("aio-fenced", b"old", partition=0)
-        async with AIOKafkaProducer(bootstrap_servers=BOOTSTRAP, transactional_id="aio-zombie") as new, new.transaction():
+        async with (
+            AIOKafkaProducer(bootstrap_servers=BOOTSTRAP, transactional_id="aio-zombie") as new,
+            new.transaction(),
+        ):
             await new.send_and_wait("aio-fenced", b"new", partition=0)
         try:
             await old.commit_transaction()
@@ -157,7 +187,15 @@ async def administration(admin: AIOKafkaAdminClient) -> None:
         return [(name, code) for name, code, *_ in answer.topic_errors]
 
     async def created() -> Any:
-        return codes(await admin.create_topics([NewTopic("aio-admin", 2, 1), NewTopic("aio-resumed", 1, 1), NewTopic("not valid!", 1, 1)]))
+        return codes(
+            await admin.create_topics(
+                [
+                    NewTopic("aio-admin", 2, 1),
+                    NewTopic("aio-resumed", 1, 1),
+                    NewTopic("not valid!", 1, 1),
+                ]
+            )
+        )
 
     await run("admin: create_topics", created)
 
@@ -167,7 +205,10 @@ async def administration(admin: AIOKafkaAdminClient) -> None:
     await run("admin: list_topics", listed)
 
     async def described() -> Any:
-        return [(t["topic"], t["error_code"], len(t["partitions"])) for t in await admin.describe_topics(["aio-admin"])]
+        return [
+            (t["topic"], t["error_code"], len(t["partitions"]))
+            for t in await admin.describe_topics(["aio-admin"])
+        ]
 
     await run("admin: describe_topics", described)
 
@@ -185,12 +226,18 @@ async def administration(admin: AIOKafkaAdminClient) -> None:
     resource = ConfigResource(ConfigResourceType.TOPIC, "aio-admin", {"retention.ms": "70000"})
 
     async def altered() -> Any:
-        return [r[0] for a in [await admin.alter_configs([resource])] for r in (a[0] if isinstance(a, list) else a).resources]
+        return [
+            r[0]
+            for a in [await admin.alter_configs([resource])]
+            for r in (a[0] if isinstance(a, list) else a).resources
+        ]
 
     await run("admin: alter_configs", altered)
 
     async def configured() -> Any:
-        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, "aio-admin")])
+        (answer,) = await admin.describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, "aio-admin")]
+        )
         return [(c[0], c[1]) for c in answer.resources[0][4] if c[0] == "retention.ms"]
 
     await run("admin: describe_configs", configured)
@@ -207,12 +254,20 @@ async def administration(admin: AIOKafkaAdminClient) -> None:
     await run("admin: describe_consumer_groups", groups_described)
 
     async def offsets() -> Any:
-        return [(p.topic, p.partition, o.offset) for p, o in (await admin.list_consumer_group_offsets("aio-resumed")).items()]
+        return [
+            (p.topic, p.partition, o.offset)
+            for p, o in (await admin.list_consumer_group_offsets("aio-resumed")).items()
+        ]
 
     await run("admin: list_consumer_group_offsets", offsets)
 
     async def deleted() -> Any:
-        return [(name, code) for name, code in (await admin.delete_topics(["aio-admin", "aio-nowhere"])).topic_error_codes]
+        return [
+            (name, code)
+            for name, code in (
+                await admin.delete_topics(["aio-admin", "aio-nowhere"])
+            ).topic_error_codes
+        ]
 
     await run("admin: delete_topics", deleted)
 

@@ -50,7 +50,11 @@ def name_of(error: Exception) -> str:
     """A librdkafka error by its name; of another exception its type."""
     if isinstance(error, KafkaException) and isinstance(error.args[0], KafkaError):
         found: KafkaError = error.args[0]
-        marks = [m for m, is_set in (("fatal", found.fatal()), ("abort", found.txn_requires_abort())) if is_set]
+        marks = [
+            m
+            for m, is_set in (("fatal", found.fatal()), ("abort", found.txn_requires_abort()))
+            if is_set
+        ]
         return " ".join([found.name(), *marks])
     return type(error).__name__
 
@@ -109,7 +113,9 @@ def produce(topic: str, values: list[str], partition: int = 0, **settings: Any) 
     producer = Producer({"bootstrap.servers": BOOTSTRAP, "enable.idempotence": True, **settings})
     now = int(time.time() * 1000)
     for n, value in enumerate(values):
-        producer.produce(topic, value=value, key=value, partition=partition, timestamp=now + n, on_delivery=told)
+        producer.produce(
+            topic, value=value, key=value, partition=partition, timestamp=now + n, on_delivery=told
+        )
     producer.flush(WITHIN_S)
     if failures:
         raise KafkaException(failures[0])
@@ -152,12 +158,27 @@ def producers() -> None:
     values = [f"value {n} {'x' * 40}" for n in range(500)]
     for codec in CODECS:
         topic = create(f"codec-{codec}")
-        run(f"producer: idempotent, {codec}", lambda: produce(topic, values, **{"compression.type": codec}) == list(range(500)))
+        run(
+            f"producer: idempotent, {codec}",
+            lambda: produce(topic, values, **{"compression.type": codec}) == list(range(500)),
+        )
         run(f"consumer: {codec}", lambda: read(topic) == [f"{n} {v}" for n, v in enumerate(values)])
     for acks in ("0", "1", "all"):
         topic = create(f"acks-{acks}")
         settings = {"enable.idempotence": False, "acks": acks}
-        run(f"producer: acks={acks}", lambda: (produce(topic, values, **settings) and None) or len(until(lambda: len(read(topic)) == 500 and read(topic), within_s=WITHIN_S, what="all records")))
+        run(
+            f"producer: acks={acks}",
+            lambda: (
+                (produce(topic, values, **settings) and None)
+                or len(
+                    until(
+                        lambda: len(read(topic)) == 500 and read(topic),
+                        within_s=WITHIN_S,
+                        what="all records",
+                    )
+                )
+            ),
+        )
     topic = create("too-large", max_message_bytes="1000")
     run("producer: larger than the topic takes", lambda: produce(topic, ["x" * 2000]))
     topic = create("compacted", cleanup_policy="compact")
@@ -165,13 +186,21 @@ def producers() -> None:
     def keyless() -> Any:
         failures: list[str] = []
         producer = Producer({"bootstrap.servers": BOOTSTRAP, "enable.idempotence": False})
-        producer.produce(topic, value="v", on_delivery=lambda e, m: failures.append(e.name() if e else "NONE"))
+        producer.produce(
+            topic, value="v", on_delivery=lambda e, m: failures.append(e.name() if e else "NONE")
+        )
         producer.flush(WITHIN_S)
         return failures
 
     run("producer: keyless to a compacted topic", keyless)
-    run("producer: topic that is not there, made in passing", lambda: produce("made-in-passing", ["a"]))
-    run("producer: partition that is not there", lambda: produce(topic, ["a"], partition=9, **{"message.timeout.ms": 8000}))
+    run(
+        "producer: topic that is not there, made in passing",
+        lambda: produce("made-in-passing", ["a"]),
+    )
+    run(
+        "producer: partition that is not there",
+        lambda: produce(topic, ["a"], partition=9, **{"message.timeout.ms": 8000}),
+    )
 
 
 # --- transactions -----------------------------------------------------------------------------
@@ -209,7 +238,9 @@ def transactions() -> None:
         said["watermarks"] = list(consumer.get_watermark_offsets(TopicPartition(other, 0), 10))
         consumer.close()
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
-            ends = admin().list_offsets({TopicPartition(other, 0): OffsetSpec.latest()}, isolation_level=level)
+            ends = admin().list_offsets(
+                {TopicPartition(other, 0): OffsetSpec.latest()}, isolation_level=level
+            )
             said[level.name] = only(ends).offset
         producer.commit_transaction(WITHIN_S)
         said["then"] = read(other)
@@ -262,13 +293,18 @@ def transactions() -> None:
 
     def timed_out() -> Any:
         other = create("timed-out")
-        producer = transactional("tx-slow", **{"transaction.timeout.ms": 3000, "message.timeout.ms": 2500})
+        producer = transactional(
+            "tx-slow", **{"transaction.timeout.ms": 3000, "message.timeout.ms": 2500}
+        )
         producer.begin_transaction()
         producer.produce(other, "too slow")
         producer.flush(WITHIN_S)
 
         def stable() -> bool:
-            ends = admin().list_offsets({TopicPartition(other, 0): OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_COMMITTED)
+            ends = admin().list_offsets(
+                {TopicPartition(other, 0): OffsetSpec.latest()},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+            )
             return only(ends).offset == 2
 
         until(stable, within_s=40, what="the marker of the abort", every_s=0.5)
@@ -280,7 +316,10 @@ def transactions() -> None:
         return {"commit": said, "read": read(other), "uncommitted": read(other, "read_uncommitted")}
 
     run("transactions: time-out", timed_out)
-    run("transactions: time-out longer than allowed", lambda: transactional("tx-long", **{"transaction.timeout.ms": 1_000_000}) and "taken")
+    run(
+        "transactions: time-out longer than allowed",
+        lambda: transactional("tx-long", **{"transaction.timeout.ms": 1_000_000}) and "taken",
+    )
     exactly_once()
 
 
@@ -291,7 +330,16 @@ def exactly_once() -> None:
 
     def transform(crash_at: int | None) -> Any:
         """Consumes, transforms and produces with offsets in the transaction; may stop in the middle of one."""
-        consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "eos", "auto.offset.reset": "earliest", "enable.auto.commit": False, "session.timeout.ms": 6000, "isolation.level": "read_committed"})
+        consumer = Consumer(
+            {
+                "bootstrap.servers": BOOTSTRAP,
+                "group.id": "eos",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "session.timeout.ms": 6000,
+                "isolation.level": "read_committed",
+            }
+        )
         consumer.subscribe([source])
         producer = transactional("tx-eos")
         done = 0
@@ -307,7 +355,9 @@ def exactly_once() -> None:
                 for message in messages:
                     producer.produce(sink, f"seen {message.value().decode()}")
                 positions = consumer.position(consumer.assignment())
-                producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata(), WITHIN_S)
+                producer.send_offsets_to_transaction(
+                    positions, consumer.consumer_group_metadata(), WITHIN_S
+                )
                 done += len(messages)
                 if crash_at is not None and done >= crash_at:
                     producer.flush(WITHIN_S)
@@ -319,8 +369,19 @@ def exactly_once() -> None:
 
     run("exactly once: stopped in a transaction", lambda: transform(14))
     run("exactly once: goes on", lambda: transform(None))
-    run("exactly once: each value once", lambda: sorted(r.split(" ", 1)[1] for r in read(sink)) == sorted(f"seen {p}-{n}" for p in range(2) for n in range(20)))
-    offsets = lambda: sorted((p.partition, p.offset) for p in only(admin().list_consumer_group_offsets([ConsumerGroupTopicPartitions("eos")])).topic_partitions)  # noqa: E731
+    run(
+        "exactly once: each value once",
+        lambda: (
+            sorted(r.split(" ", 1)[1] for r in read(sink))
+            == sorted(f"seen {p}-{n}" for p in range(2) for n in range(20))
+        ),
+    )
+    offsets = lambda: sorted(
+        (p.partition, p.offset)
+        for p in only(
+            admin().list_consumer_group_offsets([ConsumerGroupTopicPartitions("eos")])
+        ).topic_partitions
+    )  # noqa: E731
     run("exactly once: committed offsets", offsets)
 
 
@@ -359,7 +420,12 @@ class Members:
         return sorted(len(c.assignment()) for c in self.consumers)
 
     def settle(self, *expected: int) -> list[int]:
-        return until(lambda: self.shares() == list(expected) and list(expected), within_s=40, what=f"shares {expected}, now {self.shares()}", every_s=0)
+        return until(
+            lambda: self.shares() == list(expected) and list(expected),
+            within_s=40,
+            what=f"shares {expected}, now {self.shares()}",
+            every_s=0,
+        )
 
     def close(self) -> None:
         for consumer in self.consumers:
@@ -381,7 +447,12 @@ def groups() -> None:
             said.append(members.settle(2, 2))
             members.consumers.pop().close()
             said.append(members.settle(4))
-            until(lambda: members.shares() and len(set(members.seen)) == 40, within_s=WITHIN_S, what="all records", every_s=0)
+            until(
+                lambda: members.shares() and len(set(members.seen)) == 40,
+                within_s=WITHIN_S,
+                what="all records",
+                every_s=0,
+            )
             return [*said, len(set(members.seen))]
 
         run(f"groups: {strategy}", play)
@@ -397,7 +468,11 @@ def groups() -> None:
         second.close()
         back = members.join(**{"group.instance.id": "two"})
         said.append(members.settle(2, 2))
-        said.append("same share" if sorted(p.partition for p in back.assignment()) == mine else "other share")
+        said.append(
+            "same share"
+            if sorted(p.partition for p in back.assignment()) == mine
+            else "other share"
+        )
         members.close()
         return said
 
@@ -428,7 +503,14 @@ def groups() -> None:
     def resumed() -> Any:
         values = []
         for count in (15, 25):
-            consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "group-resumed", "auto.offset.reset": "earliest", "enable.auto.commit": False})
+            consumer = Consumer(
+                {
+                    "bootstrap.servers": BOOTSTRAP,
+                    "group.id": "group-resumed",
+                    "auto.offset.reset": "earliest",
+                    "enable.auto.commit": False,
+                }
+            )
             consumer.subscribe([topic])
             read_now = 0
             deadline = time.monotonic() + WITHIN_S
@@ -446,7 +528,14 @@ def groups() -> None:
     def next_generation() -> Any:
         members = Members(topic, "group-next", **{"group.protocol": "consumer"})
         members.settings.pop("session.timeout.ms", None)
-        consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "group-next", "group.protocol": "consumer", "auto.offset.reset": "earliest"})
+        consumer = Consumer(
+            {
+                "bootstrap.servers": BOOTSTRAP,
+                "group.id": "group-next",
+                "group.protocol": "consumer",
+                "auto.offset.reset": "earliest",
+            }
+        )
         consumer.subscribe([topic])
         members.consumers.append(consumer)
         try:
@@ -464,28 +553,83 @@ def administration() -> None:
     topic = create("admin", 2, retention_ms="100000")
     produce(topic, [f"v{n}" for n in range(10)])
     ask = admin()
-    run("admin: create_topics", lambda: each(ask.create_topics([NewTopic("admin-a", 3, 1), NewTopic("admin", 1, 1), NewTopic("not valid!", 1, 1), NewTopic("admin-r", 1, 3)])))
-    run("admin: create_topics, only judged", lambda: each(ask.create_topics([NewTopic("admin-judged", 3, 1)], validate_only=True)))
-    run("admin: create_topics, defaults", lambda: each(ask.create_topics([NewTopic("admin-default")])))
-    run("admin: create_topics, wrong setting", lambda: each(ask.create_topics([NewTopic("admin-w", 1, 1, config={"retention.ms": "soon"})])))
+    run(
+        "admin: create_topics",
+        lambda: each(
+            ask.create_topics(
+                [
+                    NewTopic("admin-a", 3, 1),
+                    NewTopic("admin", 1, 1),
+                    NewTopic("not valid!", 1, 1),
+                    NewTopic("admin-r", 1, 3),
+                ]
+            )
+        ),
+    )
+    run(
+        "admin: create_topics, only judged",
+        lambda: each(ask.create_topics([NewTopic("admin-judged", 3, 1)], validate_only=True)),
+    )
+    run(
+        "admin: create_topics, defaults",
+        lambda: each(ask.create_topics([NewTopic("admin-default")])),
+    )
+    run(
+        "admin: create_topics, wrong setting",
+        lambda: each(
+            ask.create_topics([NewTopic("admin-w", 1, 1, config={"retention.ms": "soon"})])
+        ),
+    )
     run("admin: delete_topics", lambda: each(ask.delete_topics(["admin-a", "admin-none"])))
-    run("admin: create_partitions", lambda: each(ask.create_partitions([NewPartitions("admin-default", 3), NewPartitions("admin", 1), NewPartitions("admin-none", 3)])))
+    run(
+        "admin: create_partitions",
+        lambda: each(
+            ask.create_partitions(
+                [
+                    NewPartitions("admin-default", 3),
+                    NewPartitions("admin", 1),
+                    NewPartitions("admin-none", 3),
+                ]
+            )
+        ),
+    )
 
     def described() -> Any:
-        found = ask.describe_topics(TopicCollection(["admin", "admin-none"]), include_authorized_operations=True)
-        return each(found, lambda t: [t.name, t.is_internal, len(t.partitions), sorted(o.name for o in t.authorized_operations)])
+        found = ask.describe_topics(
+            TopicCollection(["admin", "admin-none"]), include_authorized_operations=True
+        )
+        return each(
+            found,
+            lambda t: [
+                t.name,
+                t.is_internal,
+                len(t.partitions),
+                sorted(o.name for o in t.authorized_operations),
+            ],
+        )
 
     run("admin: describe_topics", described)
 
     def cluster() -> Any:
         found = ask.describe_cluster(include_authorized_operations=True).result(WITHIN_S)
-        return [len(found.nodes), found.controller.id, sorted(o.name for o in found.authorized_operations)]
+        return [
+            len(found.nodes),
+            found.controller.id,
+            sorted(o.name for o in found.authorized_operations),
+        ]
 
     run("admin: describe_cluster", cluster)
     resource = lambda kind, name, **more: ConfigResource(kind, name, **more)  # noqa: E731
 
     def configs(kind: Any, name: str) -> Any:
-        return each(ask.describe_configs([resource(kind, name)]), lambda c: {k: c[k].value for k in ("retention.ms", "cleanup.policy", "message.max.bytes") if k in c})
+        return each(
+            ask.describe_configs([resource(kind, name)]),
+            lambda c: {
+                k: c[k].value
+                for k in ("retention.ms", "cleanup.policy", "message.max.bytes")
+                if k in c
+            },
+        )
 
     run("admin: describe_configs of a topic", lambda: configs(ResourceType.TOPIC, "admin"))
     run("admin: describe_configs of the broker", lambda: configs(ResourceType.BROKER, "1"))
@@ -493,18 +637,72 @@ def administration() -> None:
 
     def alter(*entries: tuple[str, Any, str | None]) -> Any:
         listed = [ConfigEntry(k, v, incremental_operation=op) for k, op, v in entries]
-        return each(ask.incremental_alter_configs([resource(ResourceType.TOPIC, "admin", incremental_configs=listed)]))
+        return each(
+            ask.incremental_alter_configs(
+                [resource(ResourceType.TOPIC, "admin", incremental_configs=listed)]
+            )
+        )
 
-    run("admin: incremental_alter_configs", lambda: alter(("cleanup.policy", AlterConfigOpType.APPEND, "compact"), ("retention.ms", AlterConfigOpType.DELETE, None)))
-    run("admin: incremental_alter_configs, wrong", lambda: alter(("retention.ms", AlterConfigOpType.SET, "soon")))
-    run("admin: alter_configs", lambda: each(ask.alter_configs([resource(ResourceType.TOPIC, "admin", set_config={"retention.ms": "7000"})])))
+    run(
+        "admin: incremental_alter_configs",
+        lambda: alter(
+            ("cleanup.policy", AlterConfigOpType.APPEND, "compact"),
+            ("retention.ms", AlterConfigOpType.DELETE, None),
+        ),
+    )
+    run(
+        "admin: incremental_alter_configs, wrong",
+        lambda: alter(("retention.ms", AlterConfigOpType.SET, "soon")),
+    )
+    run(
+        "admin: alter_configs",
+        lambda: each(
+            ask.alter_configs(
+                [resource(ResourceType.TOPIC, "admin", set_config={"retention.ms": "7000"})]
+            )
+        ),
+    )
     run("admin: configs then", lambda: configs(ResourceType.TOPIC, "admin"))
-    for spec_name, spec in (("earliest", OffsetSpec.earliest()), ("latest", OffsetSpec.latest()), ("max_timestamp", OffsetSpec.max_timestamp()), ("for_timestamp", OffsetSpec.for_timestamp(1))):
-        run(f"admin: list_offsets {spec_name}", lambda spec=spec: each(ask.list_offsets({TopicPartition("admin", 0): spec, TopicPartition("admin", 1): spec}), lambda r: r.offset))
-    run("admin: list_offsets of nothing", lambda: each(ask.list_offsets({TopicPartition("admin", 9): OffsetSpec.latest()})))
-    run("admin: delete_records", lambda: each(ask.delete_records([TopicPartition("admin", 0, 4)]), lambda r: r.low_watermark))
-    run("admin: delete_records, beyond", lambda: each(ask.delete_records([TopicPartition("admin", 0, 99)]), lambda r: r.low_watermark))
-    run("admin: elect_leaders", lambda: {named(k): (v.name() if v else "NONE") for k, v in ask.elect_leaders(ElectionType.PREFERRED, [TopicPartition("admin", 0)]).result(WITHIN_S).items()})
+    for spec_name, spec in (
+        ("earliest", OffsetSpec.earliest()),
+        ("latest", OffsetSpec.latest()),
+        ("max_timestamp", OffsetSpec.max_timestamp()),
+        ("for_timestamp", OffsetSpec.for_timestamp(1)),
+    ):
+        run(
+            f"admin: list_offsets {spec_name}",
+            lambda spec=spec: each(
+                ask.list_offsets(
+                    {TopicPartition("admin", 0): spec, TopicPartition("admin", 1): spec}
+                ),
+                lambda r: r.offset,
+            ),
+        )
+    run(
+        "admin: list_offsets of nothing",
+        lambda: each(ask.list_offsets({TopicPartition("admin", 9): OffsetSpec.latest()})),
+    )
+    run(
+        "admin: delete_records",
+        lambda: each(
+            ask.delete_records([TopicPartition("admin", 0, 4)]), lambda r: r.low_watermark
+        ),
+    )
+    run(
+        "admin: delete_records, beyond",
+        lambda: each(
+            ask.delete_records([TopicPartition("admin", 0, 99)]), lambda r: r.low_watermark
+        ),
+    )
+    run(
+        "admin: elect_leaders",
+        lambda: {
+            named(k): (v.name() if v else "NONE")
+            for k, v in ask.elect_leaders(ElectionType.PREFERRED, [TopicPartition("admin", 0)])
+            .result(WITHIN_S)
+            .items()
+        },
+    )
     admin_groups(ask)
     admin_security(ask)
 
@@ -514,53 +712,156 @@ def admin_groups(ask: AdminClient) -> None:
     members.join(**{"client.id": "member"})
     members.settle(2)
     produce("admin", ["another"], 1)
-    until(lambda: members.shares() and len(members.seen) >= 1, within_s=WITHIN_S, what="a record", every_s=0)
+    until(
+        lambda: members.shares() and len(members.seen) >= 1,
+        within_s=WITHIN_S,
+        what="a record",
+        every_s=0,
+    )
     members.consumers[0].commit(asynchronous=False)
-    ours = lambda: [g for g in ask.list_consumer_groups().result(WITHIN_S).valid if g.group_id == "admin-group"]  # noqa: E731
-    run("admin: list_consumer_groups", lambda: [(g.group_id, g.state.name, g.is_simple_consumer_group, g.type.name) for g in ours()])
+    ours = lambda: [
+        g for g in ask.list_consumer_groups().result(WITHIN_S).valid if g.group_id == "admin-group"
+    ]  # noqa: E731
+    run(
+        "admin: list_consumer_groups",
+        lambda: [
+            (g.group_id, g.state.name, g.is_simple_consumer_group, g.type.name) for g in ours()
+        ],
+    )
 
     def described() -> Any:
-        found = ask.describe_consumer_groups(["admin-group", "admin-nobody"], include_authorized_operations=True)
-        return each(found, lambda g: [g.state.name, g.partition_assignor, g.is_simple_consumer_group, [(m.client_id, len(m.assignment.topic_partitions)) for m in g.members], sorted(o.name for o in g.authorized_operations)])
+        found = ask.describe_consumer_groups(
+            ["admin-group", "admin-nobody"], include_authorized_operations=True
+        )
+        return each(
+            found,
+            lambda g: [
+                g.state.name,
+                g.partition_assignor,
+                g.is_simple_consumer_group,
+                [(m.client_id, len(m.assignment.topic_partitions)) for m in g.members],
+                sorted(o.name for o in g.authorized_operations),
+            ],
+        )
 
     run("admin: describe_consumer_groups", described)
-    offsets = lambda group, parts=None: each(ask.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, parts)]), lambda g: sorted((p.topic, p.partition, p.offset) for p in g.topic_partitions))  # noqa: E731
-    run("admin: list_consumer_group_offsets", lambda: [o[:2] for o in offsets("admin-group")["admin-group"]])
+    offsets = lambda group, parts=None: each(
+        ask.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, parts)]),
+        lambda g: sorted((p.topic, p.partition, p.offset) for p in g.topic_partitions),
+    )  # noqa: E731
+    run(
+        "admin: list_consumer_group_offsets",
+        lambda: [o[:2] for o in offsets("admin-group")["admin-group"]],
+    )
     outcomes = lambda g: [(p.error.name() if p.error else "NONE") for p in g.topic_partitions]  # noqa: E731
-    run("admin: alter offsets of a group with members", lambda: each(ask.alter_consumer_group_offsets([ConsumerGroupTopicPartitions("admin-group", [TopicPartition("admin", 0, 5)])]), outcomes))
-    run("admin: delete a group with members", lambda: each(ask.delete_consumer_groups(["admin-group"])))
+    run(
+        "admin: alter offsets of a group with members",
+        lambda: each(
+            ask.alter_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions("admin-group", [TopicPartition("admin", 0, 5)])]
+            ),
+            outcomes,
+        ),
+    )
+    run(
+        "admin: delete a group with members",
+        lambda: each(ask.delete_consumer_groups(["admin-group"])),
+    )
     members.close()
-    run("admin: alter_consumer_group_offsets", lambda: each(ask.alter_consumer_group_offsets([ConsumerGroupTopicPartitions("admin-group", [TopicPartition("admin", 0, 5)])])))
-    run("admin: offsets then", lambda: [o for o in offsets("admin-group")["admin-group"] if o[1] == 0])
+    run(
+        "admin: alter_consumer_group_offsets",
+        lambda: each(
+            ask.alter_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions("admin-group", [TopicPartition("admin", 0, 5)])]
+            )
+        ),
+    )
+    run(
+        "admin: offsets then",
+        lambda: [o for o in offsets("admin-group")["admin-group"] if o[1] == 0],
+    )
     run("admin: offsets of nobody", lambda: offsets("admin-nobody"))
-    run("admin: delete_consumer_groups", lambda: each(ask.delete_consumer_groups(["admin-group", "admin-nobody"])))
+    run(
+        "admin: delete_consumer_groups",
+        lambda: each(ask.delete_consumer_groups(["admin-group", "admin-nobody"])),
+    )
 
 
 def admin_security(ask: AdminClient) -> None:
     def acl(name: str, kind: type = AclBinding, principal: Any = "User:someone") -> Any:
         host = "*" if kind is AclBinding else None
-        return kind(ResourceType.TOPIC, name, ResourcePatternType.LITERAL, principal, host, AclOperation.READ, AclPermissionType.ALLOW)
+        return kind(
+            ResourceType.TOPIC,
+            name,
+            ResourcePatternType.LITERAL,
+            principal,
+            host,
+            AclOperation.READ,
+            AclPermissionType.ALLOW,
+        )
 
-    run("admin: create_acls", lambda: sorted(each(ask.create_acls([acl("acl-a"), acl("acl-b")])).values()))
-    shown = lambda found: sorted((a.name, a.principal, a.operation.name, a.permission_type.name) for a in found)  # noqa: E731
-    run("admin: describe_acls", lambda: shown(until(lambda: ask.describe_acls(acl("acl-a", AclBindingFilter, None)).result(WITHIN_S), within_s=10, what="the ACL")))
-    run("admin: delete_acls", lambda: list(each(ask.delete_acls([acl("acl-a", AclBindingFilter, None)]), shown).values()))
-    upsert = UserScramCredentialUpsertion("scram-user", ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 5000), b"password", b"salt" * 4)
-    run("admin: alter_user_scram_credentials", lambda: each(ask.alter_user_scram_credentials([upsert])))
+    run(
+        "admin: create_acls",
+        lambda: sorted(each(ask.create_acls([acl("acl-a"), acl("acl-b")])).values()),
+    )
+    shown = lambda found: sorted(
+        (a.name, a.principal, a.operation.name, a.permission_type.name) for a in found
+    )  # noqa: E731
+    run(
+        "admin: describe_acls",
+        lambda: shown(
+            until(
+                lambda: ask.describe_acls(acl("acl-a", AclBindingFilter, None)).result(WITHIN_S),
+                within_s=10,
+                what="the ACL",
+            )
+        ),
+    )
+    run(
+        "admin: delete_acls",
+        lambda: list(each(ask.delete_acls([acl("acl-a", AclBindingFilter, None)]), shown).values()),
+    )
+    upsert = UserScramCredentialUpsertion(
+        "scram-user",
+        ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 5000),
+        b"password",
+        b"salt" * 4,
+    )
+    run(
+        "admin: alter_user_scram_credentials",
+        lambda: each(ask.alter_user_scram_credentials([upsert])),
+    )
 
     def described() -> Any:
         found = ask.describe_user_scram_credentials(["scram-user", "scram-nobody"])
-        return each(found, lambda d: [(i.mechanism.name, i.iterations) for i in d.scram_credential_infos])
+        return each(
+            found, lambda d: [(i.mechanism.name, i.iterations) for i in d.scram_credential_infos]
+        )
 
     run("admin: describe_user_scram_credentials", described)
-    run("admin: delete scram credentials", lambda: each(ask.alter_user_scram_credentials([UserScramCredentialDeletion("scram-user", ScramMechanism.SCRAM_SHA_256)])))
+    run(
+        "admin: delete scram credentials",
+        lambda: each(
+            ask.alter_user_scram_credentials(
+                [UserScramCredentialDeletion("scram-user", ScramMechanism.SCRAM_SHA_256)]
+            )
+        ),
+    )
 
 
-PARTS = {"producers": producers, "groups": groups, "administration": administration, "transactions": transactions}
+PARTS = {
+    "producers": producers,
+    "groups": groups,
+    "administration": administration,
+    "transactions": transactions,
+}
 
 
 def main() -> None:
-    client("confluent-kafka (librdkafka)", f"{confluent_kafka.__version__} ({confluent_kafka.libversion()[0]})")
+    client(
+        "confluent-kafka (librdkafka)",
+        f"{confluent_kafka.__version__} ({confluent_kafka.libversion()[0]})",
+    )
     for name in sys.argv[1:] or PARTS:
         try:
             PARTS[name]()

@@ -63,12 +63,20 @@ def second_run() -> int:
 
 
 def main() -> None:
-    (jar,) = Path(os.environ["COMPAT_CLASSPATH"].rsplit(":", 1)[1].rstrip("*")).glob("connect-runtime-*.jar")
+    (jar,) = Path(os.environ["COMPAT_CLASSPATH"].rsplit(":", 1)[1].rstrip("*")).glob(
+        "connect-runtime-*.jar"
+    )
     client("Kafka Connect", jar.stem.removeprefix("connect-runtime-"))
     step("lines through a topic", first_run)
     step("stopped, more lines, started again", second_run)
     step("exactly the lines, in order", lambda: SINK.read_text() == SOURCE.read_text())
-    kept = subprocess.run(["kcat", "-b", BOOTSTRAP, "-C", "-t", "connected", "-e", "-q"], capture_output=True, text=True, timeout=30, check=False)
+    kept = subprocess.run(
+        ["kcat", "-b", BOOTSTRAP, "-C", "-t", "connected", "-e", "-q"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     step("exactly the lines in the topic", lambda: kept.stdout == SOURCE.read_text())
 
 

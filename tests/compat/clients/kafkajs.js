@@ -58,7 +58,7 @@ const producers = async () => {
       await producer.connect()
       await producer.send({ topic, messages: messages(10), acks })
       await producer.disconnect()
-      return (await until('offsets', async () => (await admin.fetchTopicOffsets(topic))[0].high)) > 0
+      return until('records', async () => Number((await admin.fetchTopicOffsets(topic))[0].high) > 0)
     })
   }
   await step('producer: sendBatch', async () => {
@@ -201,7 +201,7 @@ const administration = async () => {
   await step('admin: fetchOffsets', async () => (await admin.fetchOffsets({ groupId: 'js-set', topics: ['js-admin'] })).map((t) => t.partitions.map((p) => [p.partition, p.offset, p.metadata]).sort()))
   await step('admin: resetOffsets', () => admin.resetOffsets({ groupId: 'js-set', topic: 'js-admin', earliest: true }))
   await step('admin: listGroups', async () => (await admin.listGroups()).groups.filter((g) => g.groupId === 'js-set').map((g) => [g.groupId, g.protocolType]))
-  await step('admin: describeGroups', async () => (await admin.describeGroups(['js-set', 'js-nobody'])).groups.map((g) => [g.groupId, g.errorCode, g.state]))
+  await step('admin: describeGroups', async () => (await admin.describeGroups(['js-set', 'js-nobody'])).groups.map((g) => [g.groupId, g.errorCode, g.state]).sort())
   await step('admin: deleteGroups', async () => (await admin.deleteGroups(['js-set'])).map((g) => [g.groupId, g.errorCode ?? 0]))
   await step('admin: deleteGroups, not there', async () => (await admin.deleteGroups(['js-nobody'])).length)
   await step('admin: deleteTopicRecords', () => admin.deleteTopicRecords({ topic: 'js-admin', partitions: [{ partition: 0, offset: '4' }] }))

@@ -6,7 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 from steps import BOOTSTRAP, client, step, until
 from worker import WORK, Worker, properties
@@ -24,7 +31,9 @@ class Side:
         self.admin = AdminClient({"bootstrap.servers": bootstrap})
 
     def create(self, topic: str) -> None:
-        (made,) = self.admin.create_topics([NewTopic(topic, 1, 1, config={"retention.ms": "7200000"})]).values()
+        (made,) = self.admin.create_topics(
+            [NewTopic(topic, 1, 1, config={"retention.ms": "7200000"})]
+        ).values()
         made.result(30)
         self.produce(topic, 0, FIRST)
 
@@ -32,7 +41,9 @@ class Side:
         """In small batches: MirrorMaker notes which offset became which for a batch at a time."""
         producer = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True})
         for n in range(first, end):
-            producer.produce(topic, key=f"k{n}", value=f"{self.name} {n}", headers={"n": str(n)}, partition=0)
+            producer.produce(
+                topic, key=f"k{n}", value=f"{self.name} {n}", headers={"n": str(n)}, partition=0
+            )
             if n % 10 == 9:
                 assert producer.flush(30) == 0
 
@@ -42,7 +53,14 @@ class Side:
         done.result(30)
 
     def read(self, topic: str) -> list[tuple[str, str, Any]]:
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused", "enable.auto.commit": False, "enable.partition.eof": True})
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": "unused",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+            }
+        )
         consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
         seen = []
         try:
@@ -57,7 +75,9 @@ class Side:
         return seen
 
     def committed(self, group: str, topic: str) -> int:
-        (found,) = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
+        (found,) = self.admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group)]
+        ).values()
         return next((p.offset for p in found.result(30).topic_partitions if p.topic == topic), -1)
 
     def setting(self, topic: str, name: str) -> str:
@@ -86,14 +106,22 @@ def settings(a: Side, b: Side) -> dict[str, str]:
         "groups": "readers-.*",
     }
     for direction, topics in (("a->b", "site"), ("b->a", "home")):
-        common |= {f"{direction}.{key}": value for key, value in flow.items()} | {f"{direction}.topics": topics}
+        common |= {f"{direction}.{key}": value for key, value in flow.items()} | {
+            f"{direction}.topics": topics
+        }
     for name in ("replication", "checkpoints.topic.replication", "heartbeats.topic.replication", "offset-syncs.topic.replication",
                  "offset.storage.replication", "status.storage.replication", "config.storage.replication"):  # fmt: skip
         common[f"{name}.factor"] = "1"
     # The internal topics of Connect have 25 partitions by default; one is enough here, and quicker.
     for cluster in ("a", "b"):
-        common |= {f"{cluster}.offset.storage.partitions": "1", f"{cluster}.status.storage.partitions": "1"}
-        common |= {f"{cluster}.offset.flush.interval.ms": "1000", f"{cluster}.consumer.auto.offset.reset": "earliest"}
+        common |= {
+            f"{cluster}.offset.storage.partitions": "1",
+            f"{cluster}.status.storage.partitions": "1",
+        }
+        common |= {
+            f"{cluster}.offset.flush.interval.ms": "1000",
+            f"{cluster}.consumer.auto.offset.reset": "earliest",
+        }
     return common
 
 
@@ -105,7 +133,9 @@ def mirrored(running: Worker, source: Side, target: Side, topic: str, group: str
             running.alive()
             return len(target.read(copy)) >= count
 
-        until(enough, within_s=WITHIN_S, what=f"{count} records of {copy} on {target.name}", every_s=1)
+        until(
+            enough, within_s=WITHIN_S, what=f"{count} records of {copy} on {target.name}", every_s=1
+        )
 
     # Only offsets of records that it saw pass are translated: the group has to go on while it runs.
     copied(FIRST)
@@ -117,7 +147,9 @@ def mirrored(running: Worker, source: Side, target: Side, topic: str, group: str
         source.commit(topic, group)
         return max(0, target.committed(group, copy))
 
-    offset = until(translated, within_s=WITHIN_S, what=f"offsets of {group} on {target.name}", every_s=1)
+    offset = until(
+        translated, within_s=WITHIN_S, what=f"offsets of {group} on {target.name}", every_s=1
+    )
     return {
         "the same records": target.read(copy) == source.read(topic),
         "the group goes on without a gap": 0 < offset <= COMMITTED,
@@ -126,7 +158,9 @@ def mirrored(running: Worker, source: Side, target: Side, topic: str, group: str
 
 
 def main() -> None:
-    (jar,) = Path(os.environ["COMPAT_CLASSPATH"].rsplit(":", 1)[1].rstrip("*")).glob("connect-mirror-4*.jar")
+    (jar,) = Path(os.environ["COMPAT_CLASSPATH"].rsplit(":", 1)[1].rstrip("*")).glob(
+        "connect-mirror-4*.jar"
+    )
     client("MirrorMaker 2", jar.stem.removeprefix("connect-mirror-"))
     a, b = Side("a", OTHER), Side("b", BOOTSTRAP)
     step("topics to copy", lambda: (a.create("site"), b.create("home"), "made")[2])

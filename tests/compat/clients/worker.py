@@ -24,7 +24,9 @@ class Worker:
 
     def __enter__(self) -> Worker:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -38,7 +40,9 @@ class Worker:
     def alive(self) -> None:
         """Fails with what the worker said last, if it has ended."""
         if self.process.poll() is not None:
-            raise RuntimeError(f"the worker ended: {self.log.read_bytes()[-1500:].decode('utf-8', 'replace')}")
+            raise RuntimeError(
+                f"the worker ended: {self.log.read_bytes()[-1500:].decode('utf-8', 'replace')}"
+            )
 
 
 def properties(path: Path, settings: dict[str, str]) -> str:

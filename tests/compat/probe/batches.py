@@ -158,7 +158,9 @@ def summary(encoded: str | None) -> Any:
         if len(data) - at < 12 + length:
             break
         body = data[at + HEAD.size : at + 12 + length]
-        attributes, last, first, most, producer, producer_epoch, sequence, count = REST.unpack_from(body)
+        attributes, last, first, most, producer, producer_epoch, sequence, count = REST.unpack_from(
+            body
+        )
         found.append(
             {
                 "base": base,

@@ -6,9 +6,11 @@ import base64
 import time
 from typing import Any
 
-from probe import UNKNOWN_ID, ZERO_ID, Body, Connection, Probe
+from probe import UNKNOWN_ID, Body, Connection, Probe
 
-META = base64.b64encode(b"\x00\x01\x00\x00\x00\x01\x00\x0bp-committed\xff\xff\xff\xff\xff\xff\xff\xff").decode()
+META = base64.b64encode(
+    b"\x00\x01\x00\x00\x00\x01\x00\x0bp-committed\xff\xff\xff\xff\xff\xff\xff\xff"
+).decode()
 SHARE = base64.b64encode(b"\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff").decode()
 PROTOCOL = {"name": "range", "metadata": META}
 
@@ -77,7 +79,9 @@ class Member:
         return self.connection.ask(api, version, body)
 
     def start_sync(self, *assigned: str) -> int:
-        return self.connection.send("SYNC_GROUP", self.p.newest("SYNC_GROUP"), self.syncing(*assigned))
+        return self.connection.send(
+            "SYNC_GROUP", self.p.newest("SYNC_GROUP"), self.syncing(*assigned)
+        )
 
     def end_sync(self, sent: int) -> Body:
         return self.connection.answer("SYNC_GROUP", self.p.newest("SYNC_GROUP"), sent)
@@ -117,7 +121,13 @@ class Member:
         return self
 
     def leave(self) -> None:
-        self._ask("LEAVE_GROUP", {"groupId": self.group, "members": [{"memberId": self.id, "groupInstanceId": self.instance}]})
+        self._ask(
+            "LEAVE_GROUP",
+            {
+                "groupId": self.group,
+                "members": [{"memberId": self.id, "groupInstanceId": self.instance}],
+            },
+        )
         self.connection.__exit__()
 
 
@@ -129,7 +139,9 @@ def classic(p: Probe) -> None:
         return Member(p, "p-join-errors").joining(**more)
 
     p.each("JOIN_GROUP", "first without an id", lambda v: joining(groupId=f"p-first.v{v}"), low=4)
-    p.each("JOIN_GROUP", "id that is not a member's", joining(memberId="stranger", groupId="p-none"))
+    p.each(
+        "JOIN_GROUP", "id that is not a member's", joining(memberId="stranger", groupId="p-none")
+    )
     p.each("JOIN_GROUP", "session time-out too short", joining(sessionTimeoutMs=1))
     p.each("JOIN_GROUP", "session time-out too long", joining(sessionTimeoutMs=99_999_999))
     p.each("JOIN_GROUP", "session time-out negative", joining(sessionTimeoutMs=-1))
@@ -139,15 +151,34 @@ def classic(p: Probe) -> None:
     p.each("JOIN_GROUP", "empty instance id", joining(groupInstanceId=""), low=5)
     p.each("JOIN_GROUP", "instance id with blanks", joining(groupInstanceId="a b"), low=5)
     p.each("JOIN_GROUP", "instance id '..'", joining(groupInstanceId=".."), low=5)
-    p.each("JOIN_GROUP", "same protocol twice", lambda v: joining(groupId=f"p-twice.v{v}", protocols=[PROTOCOL, PROTOCOL]), low=4)
+    p.each(
+        "JOIN_GROUP",
+        "same protocol twice",
+        lambda v: joining(groupId=f"p-twice.v{v}", protocols=[PROTOCOL, PROTOCOL]),
+        low=4,
+    )
 
     for api in ("SYNC_GROUP", "HEARTBEAT"):
-        stranger = {"groupId": "p-none", "generationId": 1, "memberId": "m", "protocolType": "consumer", "protocolName": "range"}
+        stranger = {
+            "groupId": "p-none",
+            "generationId": 1,
+            "memberId": "m",
+            "protocolType": "consumer",
+            "protocolName": "range",
+        }
         p.each(api, "group that is not there", stranger)
         p.each(api, "empty group id", {**stranger, "groupId": ""})
         p.each(api, "empty member id", {**stranger, "memberId": ""})
-    p.each("LEAVE_GROUP", "group that is not there", {"groupId": "p-none", "memberId": "m", "members": [{"memberId": "m"}]})
-    p.each("LEAVE_GROUP", "empty group id", {"groupId": "", "memberId": "m", "members": [{"memberId": "m"}]})
+    p.each(
+        "LEAVE_GROUP",
+        "group that is not there",
+        {"groupId": "p-none", "memberId": "m", "members": [{"memberId": "m"}]},
+    )
+    p.each(
+        "LEAVE_GROUP",
+        "empty group id",
+        {"groupId": "", "memberId": "m", "members": [{"memberId": "m"}]},
+    )
     p.each("LEAVE_GROUP", "no members", {"groupId": "p-none", "members": []}, low=3)
 
     def lifecycle(version: int) -> Any:
@@ -159,10 +190,18 @@ def classic(p: Probe) -> None:
         took = time.monotonic() - began
         said["first rebalance"] = "about 3 s" if 2.5 <= took < 6 else f"{took:.0f} s"
         said["beat before sync"] = member.beat()
-        said["sync, generation too low"] = p.plain(member.sync(member.id, generationId=member.generation - 1))["errorCode"]
-        said["sync, generation too high"] = p.plain(member.sync(member.id, generationId=member.generation + 1))["errorCode"]
-        said["sync, other protocol"] = p.plain(member.sync(member.id, protocolName="roundrobin"))["errorCode"]
-        said["sync, other type"] = p.plain(member.sync(member.id, protocolType="connect"))["errorCode"]
+        said["sync, generation too low"] = p.plain(
+            member.sync(member.id, generationId=member.generation - 1)
+        )["errorCode"]
+        said["sync, generation too high"] = p.plain(
+            member.sync(member.id, generationId=member.generation + 1)
+        )["errorCode"]
+        said["sync, other protocol"] = p.plain(member.sync(member.id, protocolName="roundrobin"))[
+            "errorCode"
+        ]
+        said["sync, other type"] = p.plain(member.sync(member.id, protocolType="connect"))[
+            "errorCode"
+        ]
         said["sync"] = p.plain(member.sync(member.id))
         said["sync again"] = p.plain(member.sync(member.id))
         said["beat"] = member.beat()
@@ -172,21 +211,45 @@ def classic(p: Probe) -> None:
         said["beat, no member"] = member.beat(memberId="")
         said["beat, instance id of nobody"] = member.beat(groupInstanceId="i")
         said["commit"] = commit(member)
-        said["commit, generation too low"] = commit(member, generationIdOrMemberEpoch=member.generation - 1)
+        said["commit, generation too low"] = commit(
+            member, generationIdOrMemberEpoch=member.generation - 1
+        )
         said["commit, other member"] = commit(member, memberId="other")
         said["commit, nobody"] = commit(member, memberId="", generationIdOrMemberEpoch=-1)
-        said["join of another type"] = p.plain(p.ask("JOIN_GROUP", member.joining(memberId="", protocolType="connect"), joins))["errorCode"]
-        said["join without common protocol"] = p.plain(
-            p.ask("JOIN_GROUP", member.joining(memberId="", protocols=[{"name": "other", "metadata": META}]), joins)
+        said["join of another type"] = p.plain(
+            p.ask("JOIN_GROUP", member.joining(memberId="", protocolType="connect"), joins)
         )["errorCode"]
-        said["delete group with members"] = p.plain(p.ask("DELETE_GROUPS", {"groupsNames": [member.group]}))
-        said["delete offset of subscribed topic"] = p.plain(
-            p.ask("OFFSET_DELETE", {"groupId": member.group, "topics": [{"name": "p-committed", "partitions": [{"partitionIndex": 0}]}]})
+        said["join without common protocol"] = p.plain(
+            p.ask(
+                "JOIN_GROUP",
+                member.joining(memberId="", protocols=[{"name": "other", "metadata": META}]),
+                joins,
+            )
+        )["errorCode"]
+        said["delete group with members"] = p.plain(
+            p.ask("DELETE_GROUPS", {"groupsNames": [member.group]})
         )
-        said["described"] = p.plain(p.ask("DESCRIBE_GROUPS", {"groups": [member.group], "includeAuthorizedOperations": True}))
+        said["delete offset of subscribed topic"] = p.plain(
+            p.ask(
+                "OFFSET_DELETE",
+                {
+                    "groupId": member.group,
+                    "topics": [{"name": "p-committed", "partitions": [{"partitionIndex": 0}]}],
+                },
+            )
+        )
+        said["described"] = p.plain(
+            p.ask(
+                "DESCRIBE_GROUPS", {"groups": [member.group], "includeAuthorizedOperations": True}
+            )
+        )
         said["joins again, the same"] = p.plain(member.join())
         said["sync 2"] = p.plain(member.sync(member.id))["errorCode"]
-        left = {"groupId": member.group, "memberId": member.id, "members": [{"memberId": member.id}, {"memberId": "other"}]}
+        left = {
+            "groupId": member.group,
+            "memberId": member.id,
+            "members": [{"memberId": member.id}, {"memberId": "other"}],
+        }
         said["leave"] = p.plain(p.ask("LEAVE_GROUP", left))
         said["leave again"] = p.plain(p.ask("LEAVE_GROUP", left))
         said["beat after leaving"] = member.beat()
@@ -203,7 +266,14 @@ def classic(p: Probe) -> None:
             "generationIdOrMemberEpoch": member.generation,
             "memberId": member.id,
             "groupInstanceId": member.instance,
-            "topics": [{"name": "p-committed", "partitions": [{"partitionIndex": 0, "committedOffset": 3, "committedMetadata": "m"}]}],
+            "topics": [
+                {
+                    "name": "p-committed",
+                    "partitions": [
+                        {"partitionIndex": 0, "committedOffset": 3, "committedMetadata": "m"}
+                    ],
+                }
+            ],
             **more,
         }
         answer = p.plain(p.ask("OFFSET_COMMIT", body, version))
@@ -264,16 +334,28 @@ def classic(p: Probe) -> None:
         said["old one syncs"] = p.plain(one.sync(one.id))["errorCode"]
         said["old one joins"] = p.plain(one.end_join(one.start_join()))["errorCode"]
         said["old one leaves"] = p.plain(
-            p.ask("LEAVE_GROUP", {"groupId": one.group, "members": [{"memberId": one.id, "groupInstanceId": "inst"}]})
+            p.ask(
+                "LEAVE_GROUP",
+                {
+                    "groupId": one.group,
+                    "members": [{"memberId": one.id, "groupInstanceId": "inst"}],
+                },
+            )
         )
         said["new one syncs"] = p.plain(back.sync())
         said["new one beats"] = back.beat()
         said["unknown instance"] = back.beat(groupInstanceId="other")
         said["instance leaves without its id"] = p.plain(
-            p.ask("LEAVE_GROUP", {"groupId": one.group, "members": [{"memberId": "", "groupInstanceId": "inst"}]})
+            p.ask(
+                "LEAVE_GROUP",
+                {"groupId": one.group, "members": [{"memberId": "", "groupInstanceId": "inst"}]},
+            )
         )
         said["unknown instance leaves"] = p.plain(
-            p.ask("LEAVE_GROUP", {"groupId": one.group, "members": [{"memberId": "", "groupInstanceId": "other"}]})
+            p.ask(
+                "LEAVE_GROUP",
+                {"groupId": one.group, "members": [{"memberId": "", "groupInstanceId": "other"}]},
+            )
         )
         return said
 
@@ -305,7 +387,12 @@ def commits(p: Probe) -> None:
     api = "OFFSET_COMMIT"
 
     def body(group: str, **more: Any) -> Body:
-        partition = {"partitionIndex": 0, "committedOffset": 5, "committedLeaderEpoch": -1, "committedMetadata": "m"}
+        partition = {
+            "partitionIndex": 0,
+            "committedOffset": 5,
+            "committedLeaderEpoch": -1,
+            "committedMetadata": "m",
+        }
         for key in list(more):
             if key in partition:
                 partition[key] = more.pop(key)
@@ -321,9 +408,15 @@ def commits(p: Probe) -> None:
         }
 
     p.each(api, "group without members", lambda v: body(f"p-alone.v{v}"))
-    p.each(api, "generation of nobody", lambda v: body(f"p-alone-5.v{v}", generationIdOrMemberEpoch=5))
+    p.each(
+        api, "generation of nobody", lambda v: body(f"p-alone-5.v{v}", generationIdOrMemberEpoch=5)
+    )
     p.each(api, "member of nobody", lambda v: body(f"p-alone-m.v{v}", memberId="m"))
-    p.each(api, "member and generation of nobody", lambda v: body(f"p-alone-n.v{v}", memberId="m", generationIdOrMemberEpoch=5))
+    p.each(
+        api,
+        "member and generation of nobody",
+        lambda v: body(f"p-alone-n.v{v}", memberId="m", generationIdOrMemberEpoch=5),
+    )
     p.each(api, "instance of nobody", lambda v: body(f"p-alone-i.v{v}", groupInstanceId="i"), low=7)
     p.each(api, "empty group id", body(""))
     p.each(api, "topic that is not there", body("p-c", topic="p-nowhere"))
@@ -341,12 +434,24 @@ def commits(p: Probe) -> None:
     p.each(
         api,
         "no partitions",
-        {"groupId": "p-c", "generationIdOrMemberEpoch": -1, "topics": [{"name": "p-offsets", "topicId": p.ids["p-offsets"], "partitions": []}]},
+        {
+            "groupId": "p-c",
+            "generationIdOrMemberEpoch": -1,
+            "topics": [{"name": "p-offsets", "topicId": p.ids["p-offsets"], "partitions": []}],
+        },
     )
     p.each(
         api,
         "same partition twice",
-        lambda v: {**(b := body(f"p-c2.v{v}")), "topics": [{**b["topics"][0], "partitions": [{"partitionIndex": 0, "committedOffset": n} for n in (1, 2)]}]},
+        lambda v: {
+            **(b := body(f"p-c2.v{v}")),
+            "topics": [
+                {
+                    **b["topics"][0],
+                    "partitions": [{"partitionIndex": 0, "committedOffset": n} for n in (1, 2)],
+                }
+            ],
+        },
     )
     p.each(api, "internal topic", body("p-c", topic="__consumer_offsets"), high=9)
     fetched(p, body)
@@ -355,12 +460,24 @@ def commits(p: Probe) -> None:
 def fetched(p: Probe, commit: Any) -> None:
     api = "OFFSET_FETCH"
     p.ask("OFFSET_COMMIT", commit("p-read", committedMetadata="m", committedLeaderEpoch=p.epoch), 9)
-    p.ask("OFFSET_COMMIT", commit("p-read", partitionIndex=1, committedMetadata=None, committedOffset=7), 9)
+    p.ask(
+        "OFFSET_COMMIT",
+        commit("p-read", partitionIndex=1, committedMetadata=None, committedOffset=7),
+        9,
+    )
 
-    def body(group: str, partitions: list[int] | None, topic: str = "p-offsets", **more: Any) -> Body:
+    def body(
+        group: str, partitions: list[int] | None, topic: str = "p-offsets", **more: Any
+    ) -> Body:
         topics = None
         if partitions is not None:
-            topics = [{"name": topic, "topicId": p.ids.get(topic, UNKNOWN_ID), "partitionIndexes": partitions}]
+            topics = [
+                {
+                    "name": topic,
+                    "topicId": p.ids.get(topic, UNKNOWN_ID),
+                    "partitionIndexes": partitions,
+                }
+            ]
         one = {"groupId": group, "topics": topics, "memberId": None, "memberEpoch": -1}
         for key in ("memberId", "memberEpoch"):
             if key in more:
@@ -369,7 +486,11 @@ def fetched(p: Probe, commit: Any) -> None:
 
     p.each(api, "committed, and not", body("p-read", [0, 1, 2]))
     p.each(api, "all", body("p-read", None), low=2)
-    p.each(api, "no topics", {"groupId": "p-read", "topics": [], "groups": [{"groupId": "p-read", "topics": []}]})
+    p.each(
+        api,
+        "no topics",
+        {"groupId": "p-read", "topics": [], "groups": [{"groupId": "p-read", "topics": []}]},
+    )
     p.each(api, "no partitions", body("p-read", []))
     p.each(api, "partition that is not there", body("p-read", [9]))
     p.each(api, "negative partition", body("p-read", [-1]))
@@ -398,7 +519,10 @@ def administration(p: Probe) -> None:
     p.ask("OFFSET_COMMIT", {**empty, "topics": [topic]}, 9)
 
     def ours(answer: Body) -> Any:
-        return {**answer, "groups": [g for g in answer["groups"] if g["groupId"].startswith("p-admin")]}
+        return {
+            **answer,
+            "groups": [g for g in answer["groups"] if g["groupId"].startswith("p-admin")],
+        }
 
     api = "LIST_GROUPS"
     p.each(api, "all", {}, pick=ours)
@@ -408,7 +532,9 @@ def administration(p: Probe) -> None:
         p.each(api, f"type {kind!r}", {"typesFilter": [kind]}, pick=ours, low=5)
     api = "DESCRIBE_GROUPS"
     p.each(api, "stable", {"groups": ["p-admin"]})
-    p.each(api, "with operations", {"groups": ["p-admin"], "includeAuthorizedOperations": True}, low=3)
+    p.each(
+        api, "with operations", {"groups": ["p-admin"], "includeAuthorizedOperations": True}, low=3
+    )
     p.each(api, "empty", {"groups": ["p-admin-empty"]})
     p.each(api, "not there", {"groups": ["p-none"]})
     p.each(api, "no name", {"groups": [""]})
@@ -423,7 +549,10 @@ def administration(p: Probe) -> None:
     api = "OFFSET_DELETE"
 
     def body(group: str, name: str, *partitions: int) -> Body:
-        return {"groupId": group, "topics": [{"name": name, "partitions": [{"partitionIndex": n} for n in partitions]}]}
+        return {
+            "groupId": group,
+            "topics": [{"name": name, "partitions": [{"partitionIndex": n} for n in partitions]}],
+        }
 
     p.create("p-unsubscribed")
     p.ask("OFFSET_COMMIT", {**empty, "topics": [{**topic, "name": "p-unsubscribed"}]}, 9)
@@ -466,17 +595,42 @@ def modern(p: Probe) -> None:
         p.each(api, "unknown assignor", body(groupId="p-m4", serverAssignor="other"))
         p.each(api, "no rebalance time-out", body(groupId="p-m4", rebalanceTimeoutMs=-1))
         p.each(api, "no member id", body(groupId="p-m5", memberId=""))
-        p.each(api, "regular expression", body(groupId="p-m6", subscribedTopicNames=None, subscribedTopicRegex="p-mod.*"), low=1)
-        p.each(api, "regular expression that is none", body(groupId="p-m7", subscribedTopicNames=None, subscribedTopicRegex="("), low=1)
-        p.each("CONSUMER_GROUP_DESCRIBE", "member", {"groupIds": ["p-modern.v1"], "includeAuthorizedOperations": True})
+        p.each(
+            api,
+            "regular expression",
+            body(groupId="p-m6", subscribedTopicNames=None, subscribedTopicRegex="p-mod.*"),
+            low=1,
+        )
+        p.each(
+            api,
+            "regular expression that is none",
+            body(groupId="p-m7", subscribedTopicNames=None, subscribedTopicRegex="("),
+            low=1,
+        )
+        p.each(
+            "CONSUMER_GROUP_DESCRIBE",
+            "member",
+            {"groupIds": ["p-modern.v1"], "includeAuthorizedOperations": True},
+        )
         p.each("CONSUMER_GROUP_DESCRIBE", "not there", {"groupIds": ["p-none"]})
         p.each("CONSUMER_GROUP_DESCRIBE", "none", {"groupIds": []})
         p.each("CONSUMER_GROUP_DESCRIBE", "no name", {"groupIds": [""]})
     if p.has("SHARE_GROUP_HEARTBEAT"):
-        base = {"groupId": "p-share", "memberId": "m", "memberEpoch": 0, "subscribedTopicNames": ["p-modern"]}
+        base = {
+            "groupId": "p-share",
+            "memberId": "m",
+            "memberEpoch": 0,
+            "subscribedTopicNames": ["p-modern"],
+        }
         p.each("SHARE_GROUP_HEARTBEAT", "no group id", {**base, "groupId": ""})
         p.each("SHARE_GROUP_HEARTBEAT", "epoch 5 of nobody", {**base, "memberEpoch": 5})
         p.each("SHARE_GROUP_DESCRIBE", "not there", {"groupIds": ["p-none"]})
 
 
-CASES = {"find": find, "commits": commits, "classic": classic, "groupadmin": administration, "modern": modern}
+CASES = {
+    "find": find,
+    "commits": commits,
+    "classic": classic,
+    "groupadmin": administration,
+    "modern": modern,
+}

@@ -6,8 +6,20 @@ import struct
 import time
 from typing import Any
 
-from batches import CONTROL, GZIP, LOG_APPEND_TIME, LZ4, SNAPPY, TRANSACTIONAL, ZSTD, batch
-from batches import message_set, record, text, values
+from batches import (
+    CONTROL,
+    GZIP,
+    LOG_APPEND_TIME,
+    LZ4,
+    SNAPPY,
+    TRANSACTIONAL,
+    ZSTD,
+    batch,
+    message_set,
+    record,
+    text,
+    values,
+)
 from probe import UNKNOWN_ID, ZERO_ID, Body, Probe
 
 HOUR_MS = 3_600_000
@@ -50,7 +62,11 @@ def produce(p: Probe) -> None:
         lambda v: {
             "acks": -1,
             "topicData": [
-                {"name": "", "topicId": ZERO_ID, "partitionData": [{"index": 0, "records": text(batch(two))}]}
+                {
+                    "name": "",
+                    "topicId": ZERO_ID,
+                    "partitionData": [{"index": 0, "records": text(batch(two))}],
+                }
             ],
         },
     )
@@ -58,14 +74,19 @@ def produce(p: Probe) -> None:
     p.each(
         "PRODUCE",
         "no partitions",
-        {"acks": -1, "topicData": [{"name": "p-log", "topicId": p.ids["p-log"], "partitionData": []}]},
+        {
+            "acks": -1,
+            "topicData": [{"name": "p-log", "topicId": p.ids["p-log"], "partitionData": []}],
+        },
     )
     p.each(
         "PRODUCE",
         "topic named twice",
         lambda v: {
             "acks": -1,
-            "topicData": [p.produced("p-log", batch(two), partition=n)["topicData"][0] for n in (0, 1)],
+            "topicData": [
+                p.produced("p-log", batch(two), partition=n)["topicData"][0] for n in (0, 1)
+            ],
         },
         pick=lambda a: sorted(
             (t.get("name", ""), q["index"], p.error(q["errorCode"]))
@@ -87,7 +108,9 @@ def produce(p: Probe) -> None:
             ],
         },
         pick=lambda a: sorted(
-            (q["index"], p.error(q["errorCode"])) for t in a["responses"] for q in t["partitionResponses"]
+            (q["index"], p.error(q["errorCode"]))
+            for t in a["responses"]
+            for q in t["partitionResponses"]
         ),
     )
     p.each(
@@ -104,14 +127,20 @@ def produce(p: Probe) -> None:
             ],
         },
         pick=lambda a: sorted(
-            (q["index"], p.error(q["errorCode"])) for t in a["responses"] for q in t["partitionResponses"]
+            (q["index"], p.error(q["errorCode"]))
+            for t in a["responses"]
+            for q in t["partitionResponses"]
         ),
     )
     for name in ("__consumer_offsets", "__transaction_state"):
         p.each("PRODUCE", f"to {name}", lambda v, n=name: p.produced(n, batch(two)), high=12)
 
     # Bytes that are no good batch.
-    p.scenario("PRODUCE", "records are null", lambda v: p.outcome("PRODUCE", v, p.produced("p-log", None), partition))
+    p.scenario(
+        "PRODUCE",
+        "records are null",
+        lambda v: p.outcome("PRODUCE", v, p.produced("p-log", None), partition),
+    )
     one("records are empty", b"")
     one("two batches in one partition", batch(two) + batch(two))
     one("wrong checksum", batch(two, crc=1))
@@ -156,7 +185,10 @@ def produce(p: Probe) -> None:
     one("header without a name", batch(record(b"k", b"v", headers=[(None, b"x")]), count=1))
     one("header count negative", batch(record(b"k", b"v", headers_count=-1), count=1))
     one("header count too large", batch(record(b"k", b"v", headers_count=1000), count=1))
-    one("same header twice", batch(record(b"k", b"v", headers=[(b"h", b"1"), (b"h", None)]), count=1))
+    one(
+        "same header twice",
+        batch(record(b"k", b"v", headers=[(b"h", b"1"), (b"h", None)]), count=1),
+    )
     one("record attributes", batch(record(b"k", b"v", attributes=1), count=1))
     one("no key", batch([(None, b"v")]))
     one("no value", batch([(b"k", None)]))
@@ -175,10 +207,16 @@ def produce(p: Probe) -> None:
 
     # Topics with settings.
     one("compacted topic", batch(two), "p-compacted")
-    one("compacted topic, no keys", batch([(None, b"a"), (b"k", b"b"), (None, b"c")]), "p-compacted")
+    one(
+        "compacted topic, no keys", batch([(None, b"a"), (b"k", b"b"), (None, b"c")]), "p-compacted"
+    )
     one("compacted topic, gzip, no keys", batch([(None, b"a")], attributes=GZIP), "p-compacted")
     one("log append time", batch(two), "p-stamped")
-    one("log append time, time two hours ahead", batch(two, base_timestamp=now + 2 * HOUR_MS), "p-stamped")
+    one(
+        "log append time, time two hours ahead",
+        batch(two, base_timestamp=now + 2 * HOUR_MS),
+        "p-stamped",
+    )
     one("larger than the topic takes", batch([(b"k", b"x" * 3000)]), "p-small")
     one("compression of the topic's own", batch(two), "p-gzip")
 
@@ -195,7 +233,9 @@ def produce(p: Probe) -> None:
                 with p.connect() as connection:
                     answer = connection.ask("PRODUCE", version, p.produced(topic, data))
                 (found,) = answer["responses"][0]["partitionResponses"]
-                said.append([p.error(found["errorCode"]), found["baseOffset"], found.get("logStartOffset")])
+                said.append(
+                    [p.error(found["errorCode"]), found["baseOffset"], found.get("logStartOffset")]
+                )
             return said
 
         return play
@@ -204,7 +244,9 @@ def produce(p: Probe) -> None:
         p.scenario("PRODUCE", f"idempotent: {case}", played(list(steps)))
 
     idempotent("in order", (0, 0, 2), (0, 2, 2), (0, 4, 1))
-    idempotent("duplicate gets the first offset", (0, 0, 2), (0, 2, 2), (0, 0, 2), (0, 2, 2), (0, 4, 1))
+    idempotent(
+        "duplicate gets the first offset", (0, 0, 2), (0, 2, 2), (0, 0, 2), (0, 2, 2), (0, 4, 1)
+    )
     idempotent("duplicate of the sixth last", *[(0, n, 1) for n in range(7)], (0, 0, 1), (0, 2, 1))
     idempotent("gap", (0, 0, 2), (0, 5, 1), (0, 2, 1))
     idempotent("part of a batch again", (0, 0, 4), (0, 2, 2))
@@ -216,12 +258,18 @@ def produce(p: Probe) -> None:
     idempotent("same sequence, other count", (0, 0, 2), (0, 0, 3))
     one("idempotent: producer id of nobody", batch(two, producer=(987_654_321, 0, 0)))
     one("idempotent: negative epoch", batch(two, producer=(5, -1, 0)))
-    one("transactional batch without a transaction", batch(two, producer=(5, 0, 0), attributes=TRANSACTIONAL))
+    one(
+        "transactional batch without a transaction",
+        batch(two, producer=(5, 0, 0), attributes=TRANSACTIONAL),
+    )
     one("transactional batch without a producer", batch(two, attributes=TRANSACTIONAL))
     p.each(
         "PRODUCE",
         "transactional id of nobody",
-        lambda v: {"transactionalId": "nobody", **p.produced("p-log", batch(two, producer=(5, 0, 0), attributes=TRANSACTIONAL))},
+        lambda v: {
+            "transactionalId": "nobody",
+            **p.produced("p-log", batch(two, producer=(5, 0, 0), attributes=TRANSACTIONAL)),
+        },
         pick=partition,
     )
 
@@ -281,14 +329,37 @@ def stored(p: Probe) -> None:
             p.say(f"FETCH: stored, {name}", p.error(said["errorCode"]))
             continue
         answer = p.ask("FETCH", fetch_body(p, topic, 0), 12)
-        p.say(f"FETCH: stored, {name}", p.plain(answer["responses"][0]["partitions"][0]["records"], "records"))
+        p.say(
+            f"FETCH: stored, {name}",
+            p.plain(answer["responses"][0]["partitions"][0]["records"], "records"),
+        )
 
 
 def fetch_body(p: Probe, topic: str, offset: int, **more: Any) -> Body:
     partition: Body = {"partition": 0, "fetchOffset": offset, "partitionMaxBytes": 1 << 20}
-    whole: Body = {"replicaId": -1, "maxWaitMs": 50, "minBytes": 1, "maxBytes": 1 << 22, "sessionEpoch": -1}
+    whole: Body = {
+        "replicaId": -1,
+        "maxWaitMs": 50,
+        "minBytes": 1,
+        "maxBytes": 1 << 22,
+        "sessionEpoch": -1,
+    }
     for key, value in more.items():
-        (whole if key in ("maxWaitMs", "minBytes", "maxBytes", "isolationLevel", "sessionId", "sessionEpoch", "replicaId", "replicaState") else partition)[key] = value
+        (
+            whole
+            if key
+            in (
+                "maxWaitMs",
+                "minBytes",
+                "maxBytes",
+                "isolationLevel",
+                "sessionId",
+                "sessionEpoch",
+                "replicaId",
+                "replicaState",
+            )
+            else partition
+        )[key] = value
     whole["topics"] = [
         {"topic": topic, "topicId": p.ids.get(topic, UNKNOWN_ID), "partitions": [partition]}
     ]
@@ -299,7 +370,14 @@ def fetch(p: Probe) -> None:
     p.filled("p-filled")
     p.create("p-empty")
 
-    def one(case: str, offset: int = 0, topic: str = "p-filled", low: int = 0, high: int = 99, **more: Any) -> None:
+    def one(
+        case: str,
+        offset: int = 0,
+        topic: str = "p-filled",
+        low: int = 0,
+        high: int = 99,
+        **more: Any,
+    ) -> None:
         p.each("FETCH", case, lambda v: fetch_body(p, topic, offset, **more), low=low, high=high)
 
     one("from the beginning")
@@ -329,7 +407,11 @@ def fetch(p: Probe) -> None:
     one("as a replica", 0, high=14, replicaId=5)
     one("as a replica by state", 0, low=15, replicaState={"replicaId": 5, "replicaEpoch": 1})
     one("as a consumer that debugs", 0, high=14, replicaId=-2)
-    p.each("FETCH", "no topics, no session", {"maxWaitMs": 1, "minBytes": 0, "maxBytes": 1000, "sessionEpoch": -1})
+    p.each(
+        "FETCH",
+        "no topics, no session",
+        {"maxWaitMs": 1, "minBytes": 0, "maxBytes": 1000, "sessionEpoch": -1},
+    )
     p.each(
         "FETCH",
         "same partition twice",
@@ -341,7 +423,10 @@ def fetch(p: Probe) -> None:
     p.each(
         "FETCH",
         "zero topic id",
-        lambda v: {**(b := fetch_body(p, "p-filled", 0)), "topics": [{**b["topics"][0], "topicId": ZERO_ID}]},
+        lambda v: {
+            **(b := fetch_body(p, "p-filled", 0)),
+            "topics": [{**b["topics"][0], "topicId": ZERO_ID}],
+        },
         low=13,
     )
 
@@ -362,7 +447,10 @@ def fetch(p: Probe) -> None:
             p.produce(topic, batch(values(1)))
             answer = p.plain(connection.answer("FETCH", version, sent))
             # News of a topic that has just been made may end the first wait with nothing.
-            while not answer["responses"][0]["partitions"][0]["records"]["batches"] and time.monotonic() - began < 5:
+            while (
+                not answer["responses"][0]["partitions"][0]["records"]["batches"]
+                and time.monotonic() - began < 5
+            ):
                 answer = p.plain(connection.ask("FETCH", version, fetch_body(p, topic, 0)))
         return {"woken": time.monotonic() - began < 5}
 
@@ -389,10 +477,18 @@ def deleted_in_session(p: Probe, version: int) -> Any:
     topic = p.filled(f"p-gone.v{version}", (1,))
     said = []
     with p.connect() as connection:
-        first = connection.ask("FETCH", version, fetch_body(p, topic, 0, sessionId=0, sessionEpoch=0))
+        first = connection.ask(
+            "FETCH", version, fetch_body(p, topic, 0, sessionId=0, sessionEpoch=0)
+        )
         said.append(p.plain(first))
         p.ask("DELETE_TOPICS", {"topics": [{"name": topic}], "timeoutMs": 10_000})
-        more = {"maxWaitMs": 50, "minBytes": 1, "maxBytes": 1 << 20, "sessionId": first["sessionId"], "sessionEpoch": 1}
+        more = {
+            "maxWaitMs": 50,
+            "minBytes": 1,
+            "maxBytes": 1 << 20,
+            "sessionId": first["sessionId"],
+            "sessionEpoch": 1,
+        }
         said.append(p.plain(connection.ask("FETCH", version, more)))
     return said
 
@@ -416,7 +512,13 @@ def sessions(p: Probe, version: int) -> Any:
         p.produce(empty, batch(values(1), base_timestamp=1_700_000_000_000))
         ask("4 one has a record", sessionId=number, sessionEpoch=3, topics=[])
         forgotten = [{"topic": empty, "topicId": p.ids[empty], "partitions": [0]}]
-        ask("5 that one forgotten", sessionId=number, sessionEpoch=4, topics=[], forgottenTopicsData=forgotten)
+        ask(
+            "5 that one forgotten",
+            sessionId=number,
+            sessionEpoch=4,
+            topics=[],
+            forgottenTopicsData=forgotten,
+        )
         ask("6 wrong epoch", sessionId=number, sessionEpoch=9, topics=[])
         ask("7 right epoch after a wrong one", sessionId=number, sessionEpoch=5, topics=[])
         ask("8 unknown session", sessionId=number + 12345, sessionEpoch=1, topics=[])
@@ -442,10 +544,20 @@ def offsets(p: Probe) -> None:
     for stamp in (1_700_000_005_000, 1_700_000_001_000, 1_700_000_003_000):
         p.produce(back, batch(values(1), base_timestamp=stamp))
     cut = p.filled("p-times-cut")
-    p.ask("DELETE_RECORDS", {"topics": [{"name": cut, "partitions": [{"partitionIndex": 0, "offset": 4}]}], "timeoutMs": 5000})
+    p.ask(
+        "DELETE_RECORDS",
+        {
+            "topics": [{"name": cut, "partitions": [{"partitionIndex": 0, "offset": 4}]}],
+            "timeoutMs": 5000,
+        },
+    )
 
     def body(topic: str, stamp: int, partition: int = 0, **more: Any) -> Body:
-        one = {"partitionIndex": partition, "timestamp": stamp, **{k: v for k, v in more.items() if k == "currentLeaderEpoch"}}
+        one = {
+            "partitionIndex": partition,
+            "timestamp": stamp,
+            **{k: v for k, v in more.items() if k == "currentLeaderEpoch"},
+        }
         rest = {k: v for k, v in more.items() if k != "currentLeaderEpoch"}
         return {"replicaId": -1, "topics": [{"name": topic, "partitions": [one]}], **rest}
 
@@ -453,7 +565,13 @@ def offsets(p: Probe) -> None:
         "earliest": -2, "latest": -1, "largest time": -3, "earliest local": -4,
         "latest tiered": -5, "earliest pending upload": -6, "-7": -7, "-100": -100,
     }  # fmt: skip
-    topics = {"": "p-times", ", empty": "p-times-empty", ", beginning cut off": cut, ", times tied": tied, ", times go back": back}
+    topics = {
+        "": "p-times",
+        ", empty": "p-times-empty",
+        ", beginning cut off": cut,
+        ", times tied": tied,
+        ", times go back": back,
+    }
     for suffix, topic in topics.items():
         for name, stamp in specs.items():
             p.each("LIST_OFFSETS", name + suffix, lambda v, t=topic, s=stamp: body(t, s))
@@ -465,34 +583,69 @@ def offsets(p: Probe) -> None:
             "time after all": 1_700_000_099_000,
         }.items():
             p.each("LIST_OFFSETS", name + suffix, lambda v, t=topic, s=stamp: body(t, s))
-    for name, stamp in (("latest", -1), ("earliest", -2), ("largest time", -3), ("time", 1_700_000_001_000)):
-        p.each("LIST_OFFSETS", f"{name}, committed only", lambda v, s=stamp: body("p-times", s, isolationLevel=1), low=2)
-        p.each("LIST_OFFSETS", f"{name}, epoch newer", lambda v, s=stamp: body("p-times", s, currentLeaderEpoch=p.epoch + 7), low=4)
+    for name, stamp in (
+        ("latest", -1),
+        ("earliest", -2),
+        ("largest time", -3),
+        ("time", 1_700_000_001_000),
+    ):
+        p.each(
+            "LIST_OFFSETS",
+            f"{name}, committed only",
+            lambda v, s=stamp: body("p-times", s, isolationLevel=1),
+            low=2,
+        )
+        p.each(
+            "LIST_OFFSETS",
+            f"{name}, epoch newer",
+            lambda v, s=stamp: body("p-times", s, currentLeaderEpoch=p.epoch + 7),
+            low=4,
+        )
     p.each("LIST_OFFSETS", "topic that is not there", body("p-nowhere", -1))
     p.each("LIST_OFFSETS", "topic name not valid", body("not a name!", -1))
     p.each("LIST_OFFSETS", "partition that is not there", body("p-times", -1, 7))
     p.each("LIST_OFFSETS", "negative partition", body("p-times", -1, -1))
     p.each("LIST_OFFSETS", "no topics", {"replicaId": -1, "topics": []})
-    p.each("LIST_OFFSETS", "no partitions", {"replicaId": -1, "topics": [{"name": "p-times", "partitions": []}]})
+    p.each(
+        "LIST_OFFSETS",
+        "no partitions",
+        {"replicaId": -1, "topics": [{"name": "p-times", "partitions": []}]},
+    )
     p.each("LIST_OFFSETS", "as a replica", body("p-times", -1, replicaId=5))
     p.each("LIST_OFFSETS", "as a consumer that debugs", body("p-times", -1, replicaId=-2))
     p.each("LIST_OFFSETS", "isolation level 7", body("p-times", -1, isolationLevel=7), low=2)
     p.each(
         "LIST_OFFSETS",
         "same partition twice",
-        {"replicaId": -1, "topics": [{"name": "p-times", "partitions": [{"partitionIndex": 0, "timestamp": t} for t in (-1, -2)]}]},
+        {
+            "replicaId": -1,
+            "topics": [
+                {
+                    "name": "p-times",
+                    "partitions": [{"partitionIndex": 0, "timestamp": t} for t in (-1, -2)],
+                }
+            ],
+        },
     )
     p.each(
         "LIST_OFFSETS",
         "topic named twice",
-        {"replicaId": -1, "topics": [{"name": "p-times", "partitions": [{"partitionIndex": 0, "timestamp": t}]} for t in (-1, -2)]},
+        {
+            "replicaId": -1,
+            "topics": [
+                {"name": "p-times", "partitions": [{"partitionIndex": 0, "timestamp": t}]}
+                for t in (-1, -2)
+            ],
+        },
     )
 
 
 def epochs(p: Probe) -> None:
     p.filled("p-epochs")
 
-    def body(topic: str, epoch: int, partition: int = 0, current: int = -1, replica: int = -1) -> Body:
+    def body(
+        topic: str, epoch: int, partition: int = 0, current: int = -1, replica: int = -1
+    ) -> Body:
         one = {"partition": partition, "leaderEpoch": epoch, "currentLeaderEpoch": current}
         return {"replicaId": replica, "topics": [{"topic": topic, "partitions": [one]}]}
 
@@ -514,22 +667,44 @@ def records_deleted(p: Probe) -> None:
 
     def played(offset: int, before: int | None = None, **configs: str) -> Any:
         def play(version: int) -> Any:
-            topic = p.filled(f"p-cut-{offset}-{before}-{'-'.join(configs.values()).replace(',', '-')}.v{version}", **configs)
+            topic = p.filled(
+                f"p-cut-{offset}-{before}-{'-'.join(configs.values()).replace(',', '-')}.v{version}",
+                **configs,
+            )
             if before is not None:
                 p.ask(api, body(topic, before))
             answer = p.outcome(api, version, body(topic, offset))
             ends = [
-                p.ask("LIST_OFFSETS", {"replicaId": -1, "topics": [{"name": topic, "partitions": [{"partitionIndex": 0, "timestamp": t}]}]})
+                p.ask(
+                    "LIST_OFFSETS",
+                    {
+                        "replicaId": -1,
+                        "topics": [
+                            {"name": topic, "partitions": [{"partitionIndex": 0, "timestamp": t}]}
+                        ],
+                    },
+                )
                 for t in (-2, -1)
             ]
             found = [e["topics"][0]["partitions"][0]["offset"] for e in ends]
-            first = p.plain(p.ask("FETCH", fetch_body(p, topic, 0), 12))["responses"][0]["partitions"][0]
-            return {"answer": answer, "offsets": found, "fetch at 0": [first["errorCode"], first["logStartOffset"]]}
+            first = p.plain(p.ask("FETCH", fetch_body(p, topic, 0), 12))["responses"][0][
+                "partitions"
+            ][0]
+            return {
+                "answer": answer,
+                "offsets": found,
+                "fetch at 0": [first["errorCode"], first["logStartOffset"]],
+            }
 
         return play
 
     def body(topic: str, offset: int, partition: int = 0) -> Body:
-        return {"topics": [{"name": topic, "partitions": [{"partitionIndex": partition, "offset": offset}]}], "timeoutMs": 5000}
+        return {
+            "topics": [
+                {"name": topic, "partitions": [{"partitionIndex": partition, "offset": offset}]}
+            ],
+            "timeoutMs": 5000,
+        }
 
     p.scenario(api, "in the middle of a batch", played(4))
     p.scenario(api, "at the beginning", played(0))
@@ -548,8 +723,19 @@ def records_deleted(p: Probe) -> None:
     p.each(
         api,
         "same partition twice",
-        {"topics": [{"name": "p-cut-none", "partitions": [{"partitionIndex": 0, "offset": 0}] * 2}], "timeoutMs": 1000},
+        {
+            "topics": [
+                {"name": "p-cut-none", "partitions": [{"partitionIndex": 0, "offset": 0}] * 2}
+            ],
+            "timeoutMs": 1000,
+        },
     )
 
 
-CASES = {"produce": produce, "fetch": fetch, "offsets": offsets, "epochs": epochs, "deleterecords": records_deleted}
+CASES = {
+    "produce": produce,
+    "fetch": fetch,
+    "offsets": offsets,
+    "epochs": epochs,
+    "deleterecords": records_deleted,
+}

@@ -36,12 +36,16 @@ def code(p: Probe, answer: Body) -> str:
 
 
 def sent(p: Probe, topic: str, data: bytes, version: int = 9) -> list[Any]:
-    (found,) = p.ask("PRODUCE", p.produced(topic, data), version)["responses"][0]["partitionResponses"]
+    (found,) = p.ask("PRODUCE", p.produced(topic, data), version)["responses"][0][
+        "partitionResponses"
+    ]
     return [p.error(found["errorCode"]), found["baseOffset"], len(found.get("recordErrors", []))]
 
 
 def fetched(p: Probe, topic: str, offset: int, version: int = 12, **more: Any) -> Any:
-    return p.plain(p.ask("FETCH", fetch_body(p, topic, offset, **more), version))["responses"][0]["partitions"][0]
+    return p.plain(p.ask("FETCH", fetch_body(p, topic, offset, **more), version))["responses"][0][
+        "partitions"
+    ][0]
 
 
 def unknown_version(p: Probe) -> Any:
@@ -49,18 +53,29 @@ def unknown_version(p: Probe) -> Any:
         connection.send_frame(struct.pack(">hhih", 18, 35, 7, -1) + b"\x00" * 4)
         frame = connection.receive_frame()
     correlation, error, count = struct.unpack_from(">ihi", frame)
-    return {"correlation": correlation, "error": p.error(error), "apis": count == len(p.advertised), "size": len(frame) == 10 + count * 6}
+    return {
+        "correlation": correlation,
+        "error": p.error(error),
+        "apis": count == len(p.advertised),
+        "size": len(frame) == 10 + count * 6,
+    }
 
 
 def header_of_versions(p: Probe) -> Any:
     """The answer to version 3 has a header without tags, and no tagged field of a single byte."""
     with p.connect() as connection:
-        connection.send("API_VERSIONS", 3, {"clientSoftwareName": "p", "clientSoftwareVersion": "1"})
+        connection.send(
+            "API_VERSIONS", 3, {"clientSoftwareName": "p", "clientSoftwareVersion": "1"}
+        )
         frame = connection.receive_frame()
     answer = p.ask("API_VERSIONS", {"clientSoftwareName": "p", "clientSoftwareVersion": "1"}, 4)
     return {
         "second field is the error": frame[4:6] == b"\x00\x00",
-        "finalized": {f["name"]: f["maxVersionLevel"] for f in answer["finalizedFeatures"] if f["name"] in ("transaction.version", "group.version")},
+        "finalized": {
+            f["name"]: f["maxVersionLevel"]
+            for f in answer["finalizedFeatures"]
+            if f["name"] in ("transaction.version", "group.version")
+        },
         "supported": sorted(f["name"] for f in answer["supportedFeatures"]),
     }
 
@@ -102,7 +117,10 @@ def middle(p: Probe) -> Any:
 
 def first_over_limit(p: Probe) -> Any:
     topic = p.filled("p-point-7", (3, 3, 3))
-    counts = [len(fetched(p, topic, 0, maxBytes=n, partitionMaxBytes=m)["records"]["batches"]) for n, m in ((1, 1), (1, 1 << 20), (1 << 20, 1))]
+    counts = [
+        len(fetched(p, topic, 0, maxBytes=n, partitionMaxBytes=m)["records"]["batches"])
+        for n, m in ((1, 1), (1, 1 << 20), (1 << 20, 1))
+    ]
     return counts
 
 
@@ -136,22 +154,69 @@ def fetch_sessions(p: Probe) -> Any:
         more = {"maxWaitMs": 10, "minBytes": 1, "maxBytes": 1000, "sessionId": first["sessionId"]}
         quiet = connection.ask("FETCH", 12, {**more, "sessionEpoch": 1})
         wrong = connection.ask("FETCH", 12, {**more, "sessionEpoch": 7})
-        unknown = connection.ask("FETCH", 12, {**more, "sessionId": first["sessionId"] + 99, "sessionEpoch": 1})
-    return [first["sessionId"] != 0, len(quiet["responses"]), p.error(wrong["errorCode"]), p.error(unknown["errorCode"])]
+        unknown = connection.ask(
+            "FETCH", 12, {**more, "sessionId": first["sessionId"] + 99, "sessionEpoch": 1}
+        )
+    return [
+        first["sessionId"] != 0,
+        len(quiet["responses"]),
+        p.error(wrong["errorCode"]),
+        p.error(unknown["errorCode"]),
+    ]
 
 
 def one_epoch(p: Probe) -> Any:
     topic = p.filled("p-point-11", (2,))
     (described,) = p.ask("METADATA", {"topics": [{"name": topic}]}, 12)["topics"][0]["partitions"]
-    (listed,) = p.ask("LIST_OFFSETS", {"replicaId": -1, "topics": [{"name": topic, "partitions": [{"partitionIndex": 0, "timestamp": -1}]}]}, 6)["topics"][0]["partitions"]
-    end = {"replicaId": -1, "topics": [{"topic": topic, "partitions": [{"partition": 0, "currentLeaderEpoch": -1, "leaderEpoch": described["leaderEpoch"]}]}]}
+    (listed,) = p.ask(
+        "LIST_OFFSETS",
+        {
+            "replicaId": -1,
+            "topics": [{"name": topic, "partitions": [{"partitionIndex": 0, "timestamp": -1}]}],
+        },
+        6,
+    )["topics"][0]["partitions"]
+    end = {
+        "replicaId": -1,
+        "topics": [
+            {
+                "topic": topic,
+                "partitions": [
+                    {
+                        "partition": 0,
+                        "currentLeaderEpoch": -1,
+                        "leaderEpoch": described["leaderEpoch"],
+                    }
+                ],
+            }
+        ],
+    }
     (ended,) = p.ask("OFFSET_FOR_LEADER_EPOCH", end, 4)["topics"][0]["partitions"]
     stored = fetched(p, topic, 0)["records"]["batches"][0]["leader_epoch"]
-    partition = {"partitionIndex": 0, "committedOffset": 1, "committedLeaderEpoch": described["leaderEpoch"]}
-    p.ask("OFFSET_COMMIT", {"groupId": "p-point-11", "generationIdOrMemberEpoch": -1, "topics": [{"name": topic, "partitions": [partition]}]}, 9)
-    asked = {"groups": [{"groupId": "p-point-11", "topics": [{"name": topic, "partitionIndexes": [0]}]}]}
+    partition = {
+        "partitionIndex": 0,
+        "committedOffset": 1,
+        "committedLeaderEpoch": described["leaderEpoch"],
+    }
+    p.ask(
+        "OFFSET_COMMIT",
+        {
+            "groupId": "p-point-11",
+            "generationIdOrMemberEpoch": -1,
+            "topics": [{"name": topic, "partitions": [partition]}],
+        },
+        9,
+    )
+    asked = {
+        "groups": [{"groupId": "p-point-11", "topics": [{"name": topic, "partitionIndexes": [0]}]}]
+    }
     (kept,) = p.ask("OFFSET_FETCH", asked, 8)["groups"][0]["topics"][0]["partitions"]
-    numbers = {described["leaderEpoch"], listed["leaderEpoch"], ended["leaderEpoch"], kept["committedLeaderEpoch"]}
+    numbers = {
+        described["leaderEpoch"],
+        listed["leaderEpoch"],
+        ended["leaderEpoch"],
+        kept["committedLeaderEpoch"],
+    }
     return {"one number": len(numbers) == 1, "stored": stored, "end": ended["endOffset"]}
 
 
@@ -163,7 +228,10 @@ def list_offsets(p: Probe) -> Any:
         ("between", topic, 1_700_000_001_500), ("after all", topic, 1_800_000_000_000), ("largest, empty", empty, -3),
         ("time, empty", empty, 5), ("latest, empty", empty, -1),
     ):  # fmt: skip
-        body = {"replicaId": -1, "topics": [{"name": where, "partitions": [{"partitionIndex": 0, "timestamp": stamp}]}]}
+        body = {
+            "replicaId": -1,
+            "topics": [{"name": where, "partitions": [{"partitionIndex": 0, "timestamp": stamp}]}],
+        }
         (found,) = p.ask("LIST_OFFSETS", body, 7)["topics"][0]["partitions"]
         said[name] = [p.error(found["errorCode"]), found["offset"], found["timestamp"]]
     return said
@@ -224,7 +292,12 @@ def made_in_passing(p: Probe) -> Any:
         body = {"topics": [{"name": name}], "allowAutoTopicCreation": auto}
         return p.error(p.ask("METADATA", body, 12)["topics"][0]["errorCode"])
 
-    said = [ask("p-point-20-no", False), ask("p-point-20-no", False), ask("a b", True), ask("a b", False)]
+    said = [
+        ask("p-point-20-no", False),
+        ask("p-point-20-no", False),
+        ask("a b", True),
+        ask("a b", False),
+    ]
     ask("p-point-20-yes", True)
     deadline = time.monotonic() + 10
     while (last := ask("p-point-20-yes", False)) != "NONE" and time.monotonic() < deadline:
@@ -275,14 +348,33 @@ def follower_waits(p: Probe) -> Any:
     follower.connection.limit(20)
     leader.sync(one.id, two.id)
     answer = follower.end_sync(waiting)
-    return {"answered early": early, "error": p.error(answer["errorCode"]), "assignment": len(base64.b64decode(answer["assignment"]))}
+    return {
+        "answered early": early,
+        "error": p.error(answer["errorCode"]),
+        "assignment": len(base64.b64decode(answer["assignment"])),
+    }
 
 
 def commit_round_trip(p: Probe) -> Any:
     topic = p.create("p-point-24")
-    partition = {"partitionIndex": 0, "committedOffset": 1, "committedLeaderEpoch": p.epoch, "committedMetadata": "über"}
-    p.ask("OFFSET_COMMIT", {"groupId": "p-point-24", "generationIdOrMemberEpoch": -1, "topics": [{"name": topic, "partitions": [partition]}]}, 9)
-    asked = {"groups": [{"groupId": "p-point-24", "topics": [{"name": topic, "partitionIndexes": [0]}]}]}
+    partition = {
+        "partitionIndex": 0,
+        "committedOffset": 1,
+        "committedLeaderEpoch": p.epoch,
+        "committedMetadata": "über",
+    }
+    p.ask(
+        "OFFSET_COMMIT",
+        {
+            "groupId": "p-point-24",
+            "generationIdOrMemberEpoch": -1,
+            "topics": [{"name": topic, "partitions": [partition]}],
+        },
+        9,
+    )
+    asked = {
+        "groups": [{"groupId": "p-point-24", "topics": [{"name": topic, "partitionIndexes": [0]}]}]
+    }
     return p.plain(p.ask("OFFSET_FETCH", asked, 8)["groups"][0]["topics"][0]["partitions"])
 
 
@@ -293,7 +385,14 @@ def aborted_index(p: Probe) -> Any:
     one, two = Transactional(p, "tid-25a"), Transactional(p, "tid-25b")
     for t in (one, two):
         t.add((topic, 0))
-    said: list[Any] = [one.send(topic), two.send(topic), one.send(topic), one.end(False), two.end(True), settled(p, topic)]
+    said: list[Any] = [
+        one.send(topic),
+        two.send(topic),
+        one.send(topic),
+        one.end(False),
+        two.end(True),
+        settled(p, topic),
+    ]
     found = fetched(p, topic, 0, isolationLevel=1)
     firsts = [a["firstOffset"] for a in found["abortedTransactions"]]
     late = [a["firstOffset"] for a in fetched(p, topic, 4, isolationLevel=1)["abortedTransactions"]]
@@ -308,7 +407,12 @@ def transaction_errors(p: Probe) -> Any:
     old = Transactional(p, "tid-26")
     old.add((topic, 0))
     new = Transactional(p, "tid-26")
-    long = {"transactionalId": "tid-26-long", "transactionTimeoutMs": 99_999_999, "producerId": -1, "producerEpoch": -1}
+    long = {
+        "transactionalId": "tid-26-long",
+        "transactionTimeoutMs": 99_999_999,
+        "producerId": -1,
+        "producerEpoch": -1,
+    }
     return {
         "fenced": [old.add((topic, 0)), old.end(True), old.send(topic)],
         "time-out": p.error(p.ask("INIT_PRODUCER_ID", long, 4)["errorCode"]),
@@ -322,11 +426,25 @@ def stable_offsets(p: Probe) -> Any:
     topic = p.create("p-point-27")
     t = Transactional(p, "tid-27")
     t.patient("ADD_OFFSETS_TO_TXN", 3, t.who(groupId="p-point-27"))
-    offsets = [{"name": topic, "partitions": [{"partitionIndex": 0, "committedOffset": 5, "committedMetadata": ""}]}]
-    t.patient("TXN_OFFSET_COMMIT", 3, t.who(groupId="p-point-27", generationId=-1, memberId="", topics=offsets))
+    offsets = [
+        {
+            "name": topic,
+            "partitions": [{"partitionIndex": 0, "committedOffset": 5, "committedMetadata": ""}],
+        }
+    ]
+    t.patient(
+        "TXN_OFFSET_COMMIT",
+        3,
+        t.who(groupId="p-point-27", generationId=-1, memberId="", topics=offsets),
+    )
 
     def ask(stable: bool) -> Any:
-        asked = {"groups": [{"groupId": "p-point-27", "topics": [{"name": topic, "partitionIndexes": [0]}]}], "requireStable": stable}
+        asked = {
+            "groups": [
+                {"groupId": "p-point-27", "topics": [{"name": topic, "partitionIndexes": [0]}]}
+            ],
+            "requireStable": stable,
+        }
         (found,) = p.ask("OFFSET_FETCH", asked, 8)["groups"][0]["topics"][0]["partitions"]
         return [p.error(found["errorCode"]), found["committedOffset"]]
 
@@ -342,10 +460,19 @@ def all_keys(p: Probe) -> Any:
         return p.error(p.ask("INCREMENTAL_ALTER_CONFIGS", body)["responses"][0]["errorCode"])
 
     def describe() -> dict[str, str]:
-        body = {"resources": [{"resourceType": 2, "resourceName": topic, "configurationKeys": None}]}
-        return {c["name"]: c["value"] for c in p.ask("DESCRIBE_CONFIGS", body)["results"][0]["configs"]}
+        body = {
+            "resources": [{"resourceType": 2, "resourceName": topic, "configurationKeys": None}]
+        }
+        return {
+            c["name"]: c["value"] for c in p.ask("DESCRIBE_CONFIGS", body)["results"][0]["configs"]
+        }
 
-    said = [alter(2, "compact"), describe()["cleanup.policy"], alter(3, "delete"), describe()["cleanup.policy"]]
+    said = [
+        alter(2, "compact"),
+        describe()["cleanup.policy"],
+        alter(3, "delete"),
+        describe()["cleanup.policy"],
+    ]
     return [*said, sorted(describe())]
 
 
@@ -360,7 +487,13 @@ def per_topic(p: Probe) -> Any:
     }
     judged = p.ask("CREATE_TOPICS", {**body, "validateOnly": True})
     made = p.ask("CREATE_TOPICS", body)
-    return [sorted([t["name"], p.error(t["errorCode"]), t["numPartitions"], t["replicationFactor"]] for t in a["topics"]) for a in (judged, made)]
+    return [
+        sorted(
+            [t["name"], p.error(t["errorCode"]), t["numPartitions"], t["replicationFactor"]]
+            for t in a["topics"]
+        )
+        for a in (judged, made)
+    ]
 
 
 def reachable(p: Probe) -> Any:

@@ -6,7 +6,6 @@ that can be held against another broker's.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 

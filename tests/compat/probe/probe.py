@@ -45,7 +45,9 @@ class Probe:
         self.epoch = 0
         with self.connect() as connection:
             answer = connection.ask("API_VERSIONS", 0, {})
-        self.advertised = {a["apiKey"]: (a["minVersion"], a["maxVersion"]) for a in answer["apiKeys"]}
+        self.advertised = {
+            a["apiKey"]: (a["minVersion"], a["maxVersion"]) for a in answer["apiKeys"]
+        }
         client("raw probe", "kafka-clients codec")
 
     def connect(self, client_id: str | None = "probe") -> Connection:
@@ -88,7 +90,9 @@ class Probe:
         plain = json.loads(re.sub(r"\.v\d+", ".v*", json.dumps(outcome)))
         report(step, plain, version)
 
-    def scenario(self, api: str, case: str, play: Callable[[int], Any], low: int = 0, high: int = 99) -> None:
+    def scenario(
+        self, api: str, case: str, play: Callable[[int], Any], low: int = 0, high: int = 99
+    ) -> None:
         """A longer exchange in every version; they run side by side, because groups have to wait."""
 
         def played(version: int) -> Any:
@@ -129,7 +133,10 @@ class Probe:
             except ValueError as error:
                 return f"codec: {str(error)[:300]}"
             found = self.plain(pick(answer) if pick else answer)
-            if not any(name in json.dumps(found) for name in PASSING) or time.monotonic() > deadline:
+            if (
+                not any(name in json.dumps(found) for name in PASSING)
+                or time.monotonic() > deadline
+            ):
                 return found
             time.sleep(0.1)
 
@@ -141,9 +148,18 @@ class Probe:
     # Preparing.
 
     def create(self, name: str, partitions: int = 1, **configs: str) -> str:
-        """Makes a topic, waits until it has leaders, and returns its name."""
+        """Makes a topic, waits until it has leaders, and returns its name.
+
+        It keeps everything unless told otherwise: many records here are dated years ago.
+        """
+        configs = {"retention_ms": "-1", **configs}
         settings = [{"name": k.replace("_", "."), "value": v} for k, v in configs.items()]
-        topic = {"name": name, "numPartitions": partitions, "replicationFactor": 1, "configs": settings}
+        topic = {
+            "name": name,
+            "numPartitions": partitions,
+            "replicationFactor": 1,
+            "configs": settings,
+        }
         answer = self.ask("CREATE_TOPICS", {"topics": [topic], "timeoutMs": 20_000})
         assert answer["topics"][0]["errorCode"] == 0, answer
         until(lambda: self._led(name, partitions), within_s=20, what=f"leaders of {name}")
@@ -159,7 +175,9 @@ class Probe:
         if found["errorCode"] != 0 or len([n for n in leaders if n >= 0]) != partitions:
             return False
         asked = [{"partitionIndex": n, "timestamp": -1} for n in range(partitions)]
-        ends = self.ask("LIST_OFFSETS", {"replicaId": -1, "topics": [{"name": name, "partitions": asked}]}, 5)
+        ends = self.ask(
+            "LIST_OFFSETS", {"replicaId": -1, "topics": [{"name": name, "partitions": asked}]}, 5
+        )
         return all(p["errorCode"] == 0 for p in ends["topics"][0]["partitions"])
 
     def produce(self, topic: str, *batches: bytes, partition: int = 0) -> None:
@@ -188,12 +206,18 @@ class Probe:
             first += count
         return name
 
-    def produced(self, topic: str, data: bytes | None, *, partition: int = 0, acks: int = -1) -> Body:
+    def produced(
+        self, topic: str, data: bytes | None, *, partition: int = 0, acks: int = -1
+    ) -> Body:
         """The body of a Produce request, by name and by id."""
         records = None if data is None else text(data)
         where = {"name": topic, "topicId": self.ids.get(topic, UNKNOWN_ID)}
         part = {"index": partition, "records": records}
-        return {"acks": acks, "timeoutMs": 10_000, "topicData": [{**where, "partitionData": [part]}]}
+        return {
+            "acks": acks,
+            "timeoutMs": 10_000,
+            "topicData": [{**where, "partitionData": [part]}],
+        }
 
     def coordinators(self) -> None:
         """Waits until groups and transactions are served: Kafka makes their topics when asked first."""
@@ -247,8 +271,22 @@ def record_at(delta: int, number: int) -> bytes:
     from batches import record
 
     return record(
-        f"k{number}".encode(), f"v{number}".encode(), offset_delta=delta, timestamp_delta=delta * 1000
+        f"k{number}".encode(),
+        f"v{number}".encode(),
+        offset_delta=delta,
+        timestamp_delta=delta * 1000,
     )
 
 
-__all__ = ["BOOTSTRAP", "UNKNOWN_ID", "ZERO_ID", "Body", "Closed", "Connection", "Probe", "Silent", "batch", "values"]
+__all__ = [
+    "BOOTSTRAP",
+    "UNKNOWN_ID",
+    "ZERO_ID",
+    "Body",
+    "Closed",
+    "Connection",
+    "Probe",
+    "Silent",
+    "batch",
+    "values",
+]

@@ -36,7 +36,14 @@ class Codec:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", os.environ["COMPAT_CLASSPATH"], "Wire"],
+            [
+                "java",
+                "-Xmx256m",
+                "-XX:TieredStopAtLevel=1",
+                "-cp",
+                os.environ["COMPAT_CLASSPATH"],
+                "Wire",
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -50,7 +57,9 @@ class Codec:
         self._process.stdin.close()
         self._process.wait(20)
 
-    def encode(self, api: str, version: int, body: Body, correlation: int, client: str | None) -> bytes:
+    def encode(
+        self, api: str, version: int, body: Body, correlation: int, client: str | None
+    ) -> bytes:
         question = {"op": "encode", "api": api, "version": version, "body": body}
         answer = self._ask({**question, "correlation": correlation, "client": client})
         return base64.b64decode(answer["bytes"])
