@@ -64,7 +64,10 @@ async fn a_reader_over_its_quota_gets_nothing_and_is_told_so() {
     let quota = alter("user", Some("ANONYMOUS"), "consumer_byte_rate", 900.0);
     assert_eq!(altered(&mut wire, quota).await, ErrorCode::None);
     let full = wire.ask(fetch(&topic, 0, 0), 11).await;
-    assert!(full.throttle_time_ms > 0, "it comes whole, and was too much");
+    assert!(
+        full.throttle_time_ms > 0,
+        "it comes whole, and was too much"
+    );
     assert_eq!(values(&full.responses[0].partitions[0], 0).len(), 1);
     drop(wire);
     let mut wire = door.wire().await;
