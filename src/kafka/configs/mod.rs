@@ -364,6 +364,9 @@ pub(super) fn apply(
                 items.filter(|i| !i.is_empty()).map(str::to_owned).collect()
             };
             let (mut list, given) = (items(&now), items(value));
+            if operation == Operation::Append && given.is_empty() {
+                return Err(invalid(format!("There is nothing to append to {name}.")));
+            }
             if operation == Operation::Append {
                 let mut known: HashSet<String> = list.iter().cloned().collect();
                 list.extend(given.into_iter().filter(|item| known.insert(item.clone())));

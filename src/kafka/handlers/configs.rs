@@ -293,10 +293,21 @@ async fn try_alter(
     }
     let name = &alteration.resource_name;
     match alteration.resource_type {
+        TOPIC if name.is_empty() => {
+            let message = "The name of a topic is empty.".to_owned();
+            return Err((ErrorCode::InvalidRequest, message));
+        }
         TOPIC => {}
         BROKER => {
             check_broker(broker, name)?;
-            let names: Vec<&str> = steps.iter().map(|(name, ..)| name.as_str()).collect();
+            // Nothing is set by clients, so what they take back is not there already.
+            let set = steps
+                .iter()
+                .filter(|(_, step, _)| *step != Operation::Delete);
+            let names: Vec<&str> = set.map(|(name, ..)| name.as_str()).collect();
+            if names.is_empty() {
+                return Ok(());
+            }
             let message = format!(
                 "Cannot update these configs dynamically: {}; they are in the node's configuration file",
                 names.join(", ")
