@@ -5,9 +5,10 @@
 //! that cannot be used are reported once and leave what is in force. With new files old session tickets
 //! end, so that no session outlives the authority that vouched for its client.
 //!
-//! TLS 1.2 and 1.3 by rustls over `ring`. [`subject`] writes a certificate's subject, [`mapping`] makes a
+//! TLS 1.2 and 1.3 by rustls over `ring`. [`client`] is the other side, for the command line. [`subject`] writes a certificate's subject, [`mapping`] makes a
 //! name of it. Limit: [`FILE_BYTES_MAX`].
 
+pub mod client;
 pub mod mapping;
 mod subject;
 #[cfg(test)]
