@@ -6,6 +6,7 @@ started.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import select
@@ -14,7 +15,7 @@ import socket
 import struct
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -102,6 +103,10 @@ class Kafka:
             return "fsync before the acknowledgement"
         return "page cache at the acknowledgement"
 
+    def without_rebalance_delay(self) -> Kafka:
+        """The same, where a new group does not wait for more members."""
+        return replace(self, properties=self.properties + "group.initial.rebalance.delay.ms=0\n")
+
     def start(self, workdir: Path) -> Running:
         broker, controller = free_port(), free_port()
         properties = KAFKA_PROPERTIES.format(
@@ -129,6 +134,8 @@ class Holdfast:
     """A release build of Holdfast in its default durability."""
 
     binary: Path
+    #: Settings other than the default, as variables of the environment.
+    settings: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -136,18 +143,25 @@ class Holdfast:
 
     durability = "fdatasync before the acknowledgement"
 
+    def without_rebalance_delay(self) -> Holdfast:
+        """The same, where a new group does not wait for more members."""
+        delay = ("HOLDFAST_KAFKA__GROUPS__INITIAL_REBALANCE_DELAY_MS", "0")
+        return replace(self, settings=(*self.settings, delay))
+
     def start(self, workdir: Path) -> Running:
         doors = [
             part for door in ("mqtt", "kafka", "http") for part in (f"--{door}", "127.0.0.1:0")
         ]
         command = [str(self.binary), "serve", "--data-dir", str(workdir / "data"), *doors]
-        return started(command, workdir, port=None)
+        return started(command, workdir, port=None, settings=dict(self.settings))
 
 
 Peer = Kafka | Holdfast
 
 
-def started(command: list[str], workdir: Path, *, port: int | None) -> Running:
+def started(
+    command: list[str], workdir: Path, *, port: int | None, settings: dict[str, str] | None = None
+) -> Running:
     """Starts a broker and waits for its first ApiVersions answer.
 
     Without a port it is read from the line `listening kafka ADDRESS:PORT` on stdout.
@@ -161,6 +175,7 @@ def started(command: list[str], workdir: Path, *, port: int | None) -> Running:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if port is None else stdout,
             stderr=stderr,
+            env={**os.environ, **(settings or {})},
         )
     try:
         if port is None:
