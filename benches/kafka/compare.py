@@ -142,10 +142,11 @@ def main() -> None:
             peer.name: [asdict(measured) for measured in measured_rounds]
             for peer, measured_rounds in results.items()
         }
+        # Kept part by part: a later one may fail.
+        (scratch() / "rounds.json").write_text(json.dumps(rounds, indent=2))
     said += ["", *map(str, bars)]
     printed = "\n".join(said)
     print(printed)
-    (scratch() / "rounds.json").write_text(json.dumps(rounds, indent=2))
     (scratch() / "report.md").write_text(printed + "\n")
     if not all(bar.is_met for bar in bars):
         sys.exit("Holdfast misses what it is held to")

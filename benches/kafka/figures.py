@@ -56,8 +56,7 @@ class Bar:
         return low and (self.at_most is None or self.measured <= self.at_most)
 
     def __str__(self) -> str:
-        bar = f"at most {self.at_most:g}"
-        if self.at_most is None:
-            bar = f"at least {self.at_least:g}"
+        bars = (("at most", self.at_most), ("at least", self.at_least))
+        bar = " and ".join(f"{side} {value:g}" for side, value in bars if value is not None)
         verdict = "PASS" if self.is_met else "FAIL"
         return f"{verdict}: {self.what}: {self.measured:.2f}{self.unit} (bar: {bar})"

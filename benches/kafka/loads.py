@@ -64,7 +64,10 @@ class Loader:
 class SmallMeasured:
     requests_s: float
     p50_us: float
+    p90_us: float
     p99_us: float
+    p999_us: float
+    max_us: float
     loader_cpus: float
     broker_cpus: float
     broker_cpu_us_per_request: float
@@ -75,7 +78,10 @@ class SmallMeasured:
 SMALL: tuple[Column, ...] = (
     ("requests/s", lambda m: f"{m.requests_s:,.0f}"),
     ("p50 ms", lambda m: f"{m.p50_us / 1e3:.2f}"),
+    ("p90 ms", lambda m: f"{m.p90_us / 1e3:.2f}"),
     ("p99 ms", lambda m: f"{m.p99_us / 1e3:.2f}"),
+    ("p99.9 ms", lambda m: f"{m.p999_us / 1e3:.2f}"),
+    ("max ms", lambda m: f"{m.max_us / 1e3:.2f}"),
     ("fdatasync p50 us", lambda m: f"{m.fdatasync_p50_us:.0f}"),
     ("growing file p50 us", lambda m: f"{m.fdatasync_growing_p50_us:.0f}"),
     ("broker CPU us/request", lambda m: f"{m.broker_cpu_us_per_request:.1f}"),
@@ -147,19 +153,23 @@ class Small(Loader):
 class IdleMeasured:
     connections: float
     opened_s: float
+    rss_fresh_mb: float
     rss_before_mb: float
     rss_open_mb: float
     rss_closed_mb: float
     rss_more_mb: float
+    rss_more_than_fresh_mb: float
     pss_more_mb: float
     rss_more_kib_each: float
     silent_cpus: float
 
 
 IDLE: tuple[Column, ...] = (
+    ("RSS fresh MB", lambda m: f"{m.rss_fresh_mb:.1f}"),
     ("RSS before MB", lambda m: f"{m.rss_before_mb:.1f}"),
     ("RSS open MB", lambda m: f"{m.rss_open_mb:.1f}"),
     ("more MB", lambda m: f"{m.rss_more_mb:.1f}"),
+    ("more than fresh MB", lambda m: f"{m.rss_more_than_fresh_mb:.1f}"),
     ("PSS more MB", lambda m: f"{m.pss_more_mb:.1f}"),
     ("KiB a connection", lambda m: f"{m.rss_more_kib_each:.1f}"),
     ("RSS closed MB", lambda m: f"{m.rss_closed_mb:.1f}"),
@@ -189,19 +199,21 @@ class Idle(Loader):
 
     def report(self, results: Results) -> list[str]:
         return [
-            f"load: {self.connections:,} connections, each ApiVersions and Metadata, then silent; "
-            "memory of the broker's process; MB = 10^6 bytes",
+            f"load: {self.connections:,} connections, each ApiVersions and Metadata, then silent, "
+            "after as many that came and went one at a time; memory of the broker's process; "
+            "MB = 10^6 bytes",
             f"command: {short(self.command('BROKER', 'PID'))}",
             "",
             table(medians(results), IDLE, durability=False),
         ]
 
     def bars(self, results: Results) -> list[Bar]:
+        rows = medians(results)
+        kafka = rows[Kafka(flush_each_append=False)].rss_more_mb
+        what = f"memory of {self.connections:,} idle connections"
         return [
-            Bar(
-                f"memory of {self.connections:,} idle connections", m.rss_more_mb, " MB", at_most=60
-            )
-            for peer, m in medians(results).items()
+            Bar(what, m.rss_more_mb, f" MB, Kafka's {kafka:.1f} MB", at_most=60)
+            for peer, m in rows.items()
             if isinstance(peer, Holdfast)
         ]
 

@@ -107,7 +107,10 @@ pub(crate) async fn run(plan: Plan) -> Result<(), Failure> {
     let said = json!({
         "requests_s": latencies_us.len() as f64 / seconds,
         "p50_us": latencies_us.value_at_quantile(0.5),
+        "p90_us": latencies_us.value_at_quantile(0.9),
         "p99_us": latencies_us.value_at_quantile(0.99),
+        "p999_us": latencies_us.value_at_quantile(0.999),
+        "max_us": latencies_us.max(),
         "loader_cpus": own_cpu_s / seconds,
         "broker_cpus": broker_cpu_s.map(|s| s / seconds),
         "broker_cpu_us_per_request": broker_cpu_s.map(|s| s * 1e6 / latencies_us.len() as f64),
