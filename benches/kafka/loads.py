@@ -125,6 +125,8 @@ class Small(Loader):
             f"load: produces of one record of 100 bytes, acks=all, {given.connections} connections "
             f"with {given.in_flight} in flight each, 16 partitions, {given.small_s} s after "
             f"{given.small_warmup_s} s of warm-up; fdatasync after 4 KiB, same disk, just before",
+            f"broker and loader share {os.cpu_count()} cores, and the loader has one thread: where "
+            "its column nears 1.00, or both columns together the cores, the broker could do more",
             f"command: {short(self.command('BROKER', 'PID'))}",
             "",
             table(medians(results), SMALL),
