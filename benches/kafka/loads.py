@@ -204,6 +204,8 @@ class Idle(Loader):
             f"load: {self.connections:,} connections, each ApiVersions and Metadata, then silent, "
             "after as many that came and went one at a time; memory of the broker's process; "
             "MB = 10^6 bytes",
+            "the JVM has its heap before it needs it: what a connection takes there adds nothing "
+            "to RSS while pages are left: look at the whole, too",
             f"command: {short(self.command('BROKER', 'PID'))}",
             "",
             table(medians(results), IDLE, durability=False),

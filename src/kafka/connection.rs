@@ -400,3 +400,23 @@ async fn take_turn(
     let limit = Duration::from_secs(broker.config.idle_timeout_s.max(1));
     Ok(transmit(broker, socket, frame, limit).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thousands of connections are silent most of the time.
+    const IDLE_TASK_BYTES_MAX: usize = 4 << 10;
+
+    fn task_bytes<F: Future>(
+        _: impl FnOnce(Arc<Broker>, Arc<Endpoint>, TcpStream, SocketAddr) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_does_not_carry_the_room_of_requests_that_it_is_not_serving() {
+        let bytes = task_bytes(serve);
+        assert!(bytes <= IDLE_TASK_BYTES_MAX, "{bytes} bytes");
+    }
+}
