@@ -6,7 +6,6 @@ started.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import select
@@ -134,8 +133,8 @@ class Holdfast:
     """A release build of Holdfast in its default durability."""
 
     binary: Path
-    #: Settings other than the default, as variables of the environment.
-    settings: tuple[tuple[str, str], ...] = ()
+    #: Lines of the configuration file.
+    configuration: str = ""
 
     @property
     def name(self) -> str:
@@ -145,23 +144,25 @@ class Holdfast:
 
     def without_rebalance_delay(self) -> Holdfast:
         """The same, where a new group does not wait for more members."""
-        delay = ("HOLDFAST_KAFKA__GROUPS__INITIAL_REBALANCE_DELAY_MS", "0")
-        return replace(self, settings=(*self.settings, delay))
+        delay = "[kafka.groups]\ninitial_rebalance_delay_ms = 0\n"
+        return replace(self, configuration=self.configuration + delay)
 
     def start(self, workdir: Path) -> Running:
         doors = [
             part for door in ("mqtt", "kafka", "http") for part in (f"--{door}", "127.0.0.1:0")
         ]
-        command = [str(self.binary), "serve", "--data-dir", str(workdir / "data"), *doors]
-        return started(command, workdir, port=None, settings=dict(self.settings))
+        path = workdir / "holdfast.toml"
+        path.write_text(self.configuration)
+        command = [
+            str(self.binary), "serve", "--config", str(path), "--data-dir", str(workdir / "data"), *doors,
+        ]  # fmt: skip
+        return started(command, workdir, port=None)
 
 
 Peer = Kafka | Holdfast
 
 
-def started(
-    command: list[str], workdir: Path, *, port: int | None, settings: dict[str, str] | None = None
-) -> Running:
+def started(command: list[str], workdir: Path, *, port: int | None) -> Running:
     """Starts a broker and waits for its first ApiVersions answer.
 
     Without a port it is read from the line `listening kafka ADDRESS:PORT` on stdout.
@@ -175,7 +176,6 @@ def started(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if port is None else stdout,
             stderr=stderr,
-            env={**os.environ, **(settings or {})},
         )
     try:
         if port is None:
