@@ -154,12 +154,15 @@ lint-ui: $(UI_MODULES)
 
 # --- measure, package, attack ---------------------------------------------------------------------
 
+# $(call bench-executable,NAME): builds a bench target and prints where it is.
+bench-executable = $$(cargo bench --locked --bench $(1) --no-run --message-format=json \
+	| jq -r 'select(.target.name? == "$(1)") | .executable // empty' | tail -n 1)
+
 .PHONY: bench
 bench: $(RELEASE) ## Measure: the log against the raw disk, start-up, memory, MQTT beside mosquitto, telemetry
 	@$(call need,mosquitto,mosquitto)
 	cargo bench --locked --package holdfast-storage --bench log -- batches records
-	benches/node.py --holdfast $(RELEASE) --loader "$$(cargo bench --locked --bench mqtt_load --no-run --message-format=json \
-		| jq -r 'select(.target.name? == "mqtt_load") | .executable // empty' | tail -n 1)"
+	benches/node.py --holdfast $(RELEASE) --loader "$(call bench-executable,mqtt_load)"
 	cargo bench --locked --bench telemetry
 	cargo bench --locked --bench sign_in
 
@@ -180,10 +183,11 @@ crash: e2e-binary $(VENV) ## Kill a loaded node KILLS times and look for everyth
 	HOLDFAST_KILLS=$(KILLS) HOLDFAST_BIN=$(E2E_BINARY) $(PYTHON) -m pytest tests/e2e/test_crash.py $(ARGS)
 
 .PHONY: bench-kafka
-bench-kafka: $(RELEASE) ## Compare with Apache Kafka on this machine (Java 17, Maven)
+bench-kafka: $(RELEASE) ## Compare with Apache Kafka on this machine (Java 17, Maven); ARGS="--parts small,idle" chooses
 	@$(call need,java,openjdk-17-jre-headless)
 	@$(call need,mvn,maven)
-	benches/kafka/run.sh $(ARGS)
+	@$(call need,jq,jq)
+	benches/kafka/run.sh --loader "$(call bench-executable,kafka_load)" $(ARGS)
 
 .PHONY: deb
 deb: need-rust ui/dist/index.html ## Build the Debian package into target/debian

@@ -14,7 +14,7 @@ import socket
 import struct
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -102,6 +102,10 @@ class Kafka:
             return "fsync before the acknowledgement"
         return "page cache at the acknowledgement"
 
+    def without_rebalance_delay(self) -> Kafka:
+        """The same, where a new group does not wait for more members."""
+        return replace(self, properties=self.properties + "group.initial.rebalance.delay.ms=0\n")
+
     def start(self, workdir: Path) -> Running:
         broker, controller = free_port(), free_port()
         properties = KAFKA_PROPERTIES.format(
@@ -137,6 +141,11 @@ class Holdfast:
         return " ".join(run([str(self.binary), "--version"]).split()[:2]).capitalize()
 
     durability = "fdatasync before the acknowledgement"
+
+    def without_rebalance_delay(self) -> Holdfast:
+        """The same, where a new group does not wait for more members."""
+        delay = "[kafka.groups]\ninitial_rebalance_delay_ms = 0\n"
+        return replace(self, configuration=self.configuration + delay)
 
     def start(self, workdir: Path) -> Running:
         doors = [

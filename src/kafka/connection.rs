@@ -105,7 +105,9 @@ pub(super) async fn serve(
     // Answers are written whole; waiting for more to send only delays them.
     let _ = socket.set_nodelay(true);
     let listener = endpoint.name.clone();
-    let ended = match sign_in::enter(&broker, &endpoint, socket, peer, local).await {
+    // Boxed, as all that is long but soon over is here: the room would be every idle connection's.
+    let entering = Box::pin(sign_in::enter(&broker, &endpoint, socket, peer, local));
+    let ended = match entering.await {
         Ok(entered) => converse(&broker, endpoint, entered, peer, local).await,
         Err(refused) => refused.into(),
     };
@@ -239,7 +241,7 @@ impl Reading<'_> {
             Ok((_, Request::Produce(request))) => {
                 bytes = self.reserve(frame_bytes).await;
                 self.broker.take(Quota::Produce, &asker, frame_bytes as f64);
-                let admitting = produce::admit(self.broker, &asker, request);
+                let admitting = Box::pin(produce::admit(self.broker, &asker, request));
                 Work::Produce(timed(self.broker, &asker, admitting).await)
             }
             Ok((_, request)) => Work::Request(request),
@@ -341,7 +343,7 @@ async fn answer(
     mut queue: mpsc::Receiver<Box<Turn>>,
 ) -> Ended {
     while let Some(turn) = queue.recv().await {
-        socket = match take_turn(broker, socket, *turn).await {
+        socket = match Box::pin(take_turn(broker, socket, turn)).await {
             Ok(socket) => socket,
             Err(ended) => return ended,
         };
@@ -359,18 +361,22 @@ async fn timed<T>(broker: &Broker, asker: &Asker, work: impl Future<Output = T>)
     result
 }
 
-async fn take_turn(broker: &Arc<Broker>, socket: ToClient, turn: Turn) -> Result<ToClient, Ended> {
+async fn take_turn(
+    broker: &Arc<Broker>,
+    socket: ToClient,
+    turn: Box<Turn>,
+) -> Result<ToClient, Ended> {
     let Turn {
         correlation_id,
         asker,
         work,
         _in_flight,
         _bytes,
-    } = turn;
+    } = *turn;
     let mut _held = None;
     let (version, response) = match work {
         Work::Request(request) => {
-            let handling = handlers::handle(broker, &asker, request, &mut _held);
+            let handling = std::pin::pin!(handlers::handle(broker, &asker, request, &mut _held));
             (asker.version, timed(broker, &asker, handling).await)
         }
         Work::Produce(admitted) => match admitted.settle().await {
@@ -396,4 +402,24 @@ async fn take_turn(broker: &Arc<Broker>, socket: ToClient, turn: Turn) -> Result
     }
     let limit = Duration::from_secs(broker.config.idle_timeout_s.max(1));
     Ok(transmit(broker, socket, frame, limit).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thousands of connections are silent most of the time.
+    const IDLE_TASK_BYTES_MAX: usize = 4 << 10;
+
+    fn task_bytes<F: Future>(
+        _: impl FnOnce(Arc<Broker>, Arc<Endpoint>, TcpStream, SocketAddr) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_does_not_carry_the_room_of_requests_that_it_is_not_serving() {
+        let bytes = task_bytes(serve);
+        assert!(bytes <= IDLE_TASK_BYTES_MAX, "{bytes} bytes");
+    }
 }
