@@ -1,0 +1,152 @@
+//! What somebody may do, for doors that ask often: answers are kept until a rule changes.
+//!
+//! Limit: [`NAMES_REMEMBERED_MAX`] answers for one [`Rights`]; with more names it begins anew.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Auth, Names, Operation, Principal, Resource, ResourceType};
+
+/// Answers that one [`Rights`] keeps.
+pub const NAMES_REMEMBERED_MAX: usize = 1_024;
+
+/// Somebody, and the rules that bind them. Clones share the rules.
+#[derive(Clone)]
+pub struct Caller {
+    auth: Auth,
+    principal: Principal,
+}
+
+impl Caller {
+    pub fn new(auth: Auth, principal: Principal) -> Caller {
+        Caller { auth, principal }
+    }
+
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    pub fn may(&self, operation: Operation, resource: Resource<'_>) -> bool {
+        self.auth.authorize(&self.principal, operation, resource)
+    }
+
+    /// See [`Auth::authorize_some_of`].
+    pub fn may_some_of(
+        &self,
+        operation: Operation,
+        resource_type: ResourceType,
+        names: &dyn Names,
+    ) -> bool {
+        let auth = &self.auth;
+        auth.authorize_some_of(&self.principal, operation, resource_type, names)
+    }
+
+    /// Whether there is nothing to ask: no authorizer, or a super user.
+    pub fn is_unbound(&self) -> bool {
+        self.auth.is_unbound(&self.principal)
+    }
+
+    /// One right to one topic, cheap to ask again and again.
+    pub fn right(&self, operation: Operation, topic: &str) -> Right {
+        Right {
+            caller: self.clone(),
+            operation,
+            topic: Arc::from(topic),
+            kept: AtomicU64::new(UNASKED),
+        }
+    }
+
+    /// One right to topics of any name; `None` where there is nothing to ask.
+    pub fn rights(&self, operation: Operation) -> Option<Rights> {
+        (!self.is_unbound()).then(|| Rights {
+            caller: self.clone(),
+            operation,
+            kept: Mutex::default(),
+        })
+    }
+}
+
+/// No version of the rules is as large.
+const UNASKED: u64 = u64::MAX;
+
+/// One right of one caller to one topic.
+pub struct Right {
+    caller: Caller,
+    operation: Operation,
+    topic: Arc<str>,
+    /// The version of the rules shifted left by one, and the answer.
+    kept: AtomicU64,
+}
+
+impl Right {
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// By the rules as they are now.
+    pub fn holds(&self) -> bool {
+        // Read before the rules: an answer may be newer than its version says, never older.
+        let version = self.caller.auth.rules_version();
+        let kept = self.kept.load(Ordering::Relaxed);
+        if kept != UNASKED && kept >> 1 == version {
+            return kept & 1 == 1;
+        }
+        let holds = self
+            .caller
+            .may(self.operation, Resource::topic(&self.topic));
+        let kept = version << 1 | u64::from(holds);
+        self.kept.store(kept, Ordering::Relaxed);
+        holds
+    }
+}
+
+/// One right of one caller to topics of any name.
+pub struct Rights {
+    caller: Caller,
+    operation: Operation,
+    kept: Mutex<Kept>,
+}
+
+impl fmt::Debug for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Rights({:?}, {:?})",
+            self.caller.principal, self.operation
+        )
+    }
+}
+
+#[derive(Default)]
+struct Kept {
+    version: u64,
+    by_topic: HashMap<Box<str>, bool>,
+}
+
+impl Rights {
+    /// By the rules as they are now.
+    pub fn to(&self, topic: &str) -> bool {
+        // As in `Right::holds`.
+        let version = self.caller.auth.rules_version();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.version != version {
+            kept.version = version;
+            kept.by_topic.clear();
+        }
+        if let Some(answer) = kept.by_topic.get(topic) {
+            return *answer;
+        }
+        let answer = self.caller.may(self.operation, Resource::topic(topic));
+        if kept.by_topic.len() >= NAMES_REMEMBERED_MAX {
+            kept.by_topic.clear();
+        }
+        kept.by_topic.insert(topic.into(), answer);
+        answer
+    }
+}
