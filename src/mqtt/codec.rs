@@ -99,6 +99,12 @@ pub(crate) fn puback(packet_id: u16) -> [u8; 4] {
     [0x40, 2, high, low]
 }
 
+/// MQTT 5 only: 3.1.1 has no PUBACK that says no.
+pub(crate) fn puback_refused(packet_id: u16, reason: u8) -> [u8; 5] {
+    let [high, low] = packet_id.to_be_bytes();
+    [0x40, 3, high, low, reason]
+}
+
 pub(crate) const PINGRESP: [u8; 2] = [0xd0, 0];
 
 /// MQTT 5 only: 3.1.1 has no DISCONNECT from the server.

@@ -15,7 +15,7 @@ use super::config::MqttConfig;
 use super::frame::{Fault, Version, variable_integer};
 use super::publish::{Publish, PublishProperties, QoS};
 use super::topic::{TopicLimits, check_name};
-use crate::auth::{Auth, LoginError};
+use crate::auth::{Auth, LoginError, Principal};
 
 /// Largest CONNECT: a will of 64 KiB and the texts beside it. Nobody is authenticated yet.
 const CONNECT_BYTES_MAX: usize = 128 << 10;
@@ -230,8 +230,7 @@ pub(crate) struct Admitted {
     pub(crate) client_id: String,
     /// The client identifier is ours and is told.
     pub(crate) assigned: bool,
-    /// The user who signed in; `None` for an anonymous client.
-    pub(crate) owner: Option<String>,
+    pub(crate) principal: Principal,
     pub(crate) keep_alive_s: u16,
 }
 
@@ -245,17 +244,16 @@ pub(crate) async fn decide(
     if connect.authentication_method {
         return Err(Refusal::BadAuthenticationMethod);
     }
-    let owner = match &connect.login {
+    let principal = match &connect.login {
         Some((name, secret)) => {
             let principal = auth.login(name, secret, from).await;
-            let principal = principal.map_err(|error| match error {
+            principal.map_err(|error| match error {
                 LoginError::TooManyFailures { .. } => Refusal::TooManyFailures,
                 LoginError::Busy => Refusal::PasswordsWaiting,
                 _ => Refusal::BadCredentials,
-            })?;
-            Some(principal.name().to_owned())
+            })?
         }
-        None if config.anonymous_allowed() => None,
+        None if config.anonymous_allowed() => Principal::anonymous(from),
         None => return Err(Refusal::NotAuthorized),
     };
     check_will(connect, config)?;
@@ -263,7 +261,7 @@ pub(crate) async fn decide(
     Ok(Admitted {
         client_id,
         assigned,
-        owner,
+        principal,
         keep_alive_s: keep_alive_s(connect, config),
     })
 }

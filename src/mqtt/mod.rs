@@ -27,6 +27,7 @@
 //! - QoS 0 publishes without a route are only fanned out; QoS 1 ones go to `mqtt.unrouted`.
 //! - Topics that begin with `$` are refused, as are passwords that are not UTF-8.
 
+mod access;
 mod codec;
 mod config;
 mod connect;
@@ -72,8 +73,9 @@ use self::registry::Registry;
 use self::retained::RetainedStore;
 use self::router::RumqttdRouter;
 use self::routes::RouteTable;
+use self::stats::{LogGate, add};
 use self::topic::TopicLimits;
-use crate::auth::Auth;
+use crate::auth::{Auth, Caller, Operation};
 
 /// Connections beyond `connections_max` that are let in as far as to be told so; more are closed
 /// at once.
@@ -115,9 +117,22 @@ struct Door {
     fanout: Fanout,
     retained: RetainedStore,
     stats: Arc<MqttStats>,
+    /// Before the lines about what access rules refused.
+    denials: LogGate,
     /// Never `NOBODY`.
     next_connection: AtomicU64,
     shutdown: CancellationToken,
+}
+
+impl Door {
+    /// Counts what access rules refused, and says so, though not every time.
+    fn note_denied(&self, caller: &Caller, client: &str, operation: Operation, topic: &str) {
+        add(&self.stats.denied, 1);
+        if let Some(more) = self.denials.open(message::now_ms()) {
+            let topic: String = topic.chars().take(100).collect();
+            warn!(principal = %caller.principal(), client, ?operation, topic, more, "not authorized");
+        }
+    }
 }
 
 /// The running door.
@@ -194,6 +209,7 @@ pub async fn start(
         fanout,
         retained,
         stats: Arc::clone(&stats),
+        denials: LogGate::default(),
         next_connection: AtomicU64::new(message::NOBODY + 1),
         shutdown,
     });
@@ -247,7 +263,7 @@ fn seat(
         Err(_) => match Arc::clone(benches).try_acquire_owned() {
             Ok(permit) => (permit, true),
             Err(_) => {
-                stats::add(&door.stats.refused_total, 1);
+                add(&door.stats.refused_total, 1);
                 return;
             }
         },

@@ -20,9 +20,10 @@ use super::codec;
 use super::connect::{self, Admitted, Connect, Refusal, Unreadable};
 use super::message::{LiveMessage, NOBODY};
 use super::publish::Publish;
-use super::record::{Arrival, Publisher};
+use super::record::{Arrival, Publisher, Refused};
 use super::session::{End, Session, SessionStart};
 use super::stats::{add, sub};
+use crate::auth::{Caller, Operation};
 
 /// How long a will may take to become durable.
 const WILL_MAX: Duration = Duration::from_secs(30);
@@ -136,10 +137,10 @@ async fn session(
 ) {
     let connection = door.next_connection.fetch_add(1, Ordering::Relaxed);
     let client = admitted.client_id.clone();
-    let taken_over = match door
-        .registry
-        .enter(&client, admitted.owner.as_deref(), connection)
-    {
+    let caller = Caller::new(door.auth.clone(), admitted.principal.clone());
+    let principal = &admitted.principal;
+    let owner = (!principal.is_anonymous()).then(|| principal.name());
+    let taken_over = match door.registry.enter(&client, owner, connection) {
         Ok(taken_over) => taken_over,
         Err(error) => {
             add(&door.stats.refused_total, 1);
@@ -169,6 +170,7 @@ async fn session(
             connection,
             version: connect.version,
             client: client.clone(),
+            caller: caller.clone(),
             keep_alive_s: admitted.keep_alive_s,
             receive_max: connect.receive_max,
             packet_bytes_max: connect.packet_bytes_max,
@@ -193,7 +195,7 @@ async fn session(
         .will
         .filter(|_| end.as_ref().map_or(true, End::will_is_due))
     {
-        publish_will(&door, &client, will).await;
+        publish_will(&door, &caller, &client, will).await;
     }
 }
 
@@ -204,8 +206,8 @@ async fn make_topics_again(door: &Door) {
 }
 
 /// Through the log like any other publish; forwarded live once it is durable.
-async fn publish_will(door: &Door, client: &str, will: Publish) {
-    match timeout(WILL_MAX, keep_will(door, client, will)).await {
+async fn publish_will(door: &Door, caller: &Caller, client: &str, will: Publish) {
+    match timeout(WILL_MAX, keep_will(door, caller, client, will)).await {
         Ok(Ok(message)) => {
             add(&door.stats.wills, 1);
             if door.fanout.anyone() {
@@ -220,12 +222,22 @@ async fn publish_will(door: &Door, client: &str, will: Publish) {
     }
 }
 
-async fn keep_will(door: &Door, client: &str, will: Publish) -> Result<LiveMessage, String> {
+async fn keep_will(
+    door: &Door,
+    caller: &Caller,
+    client: &str,
+    will: Publish,
+) -> Result<LiveMessage, String> {
     let arrival = Arrival::now();
-    let mut publisher = Publisher::new(client, door.topic_limits, 0);
+    let mut publisher = Publisher::new(client, caller, door.topic_limits, 0);
     let accepted = publisher
         .accept(&will, &arrival, &door.routes, &door.log)
-        .map_err(|error| error.to_string())?;
+        .map_err(|refused| {
+            if let Refused::Denied(topic) = &refused {
+                door.note_denied(caller, client, Operation::Write, topic);
+            }
+            refused.to_string()
+        })?;
     if let Some(record) = accepted.record {
         let appended = door
             .log

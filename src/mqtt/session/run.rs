@@ -20,11 +20,12 @@ use tracing::warn;
 use super::end::End;
 use super::inbound::{Burst, Durable, Inbound};
 use super::outbound::Outbound;
+use crate::auth::{Caller, Operation};
 use crate::mqtt::Door;
 use crate::mqtt::codec;
 use crate::mqtt::frame::{self, Fault, Frame, Kind, Version};
 use crate::mqtt::message::{ConnectionId, Delivery, DeliveryQueue};
-use crate::mqtt::publish;
+use crate::mqtt::publish::{self, Publish, QoS};
 use crate::mqtt::reason;
 use crate::mqtt::record::{Arrival, Publisher, Refused};
 use crate::mqtt::stats::add;
@@ -52,6 +53,7 @@ pub(crate) struct SessionStart {
     pub(crate) connection: ConnectionId,
     pub(crate) version: Version,
     pub(crate) client: String,
+    pub(crate) caller: Caller,
     /// 0: none.
     pub(crate) keep_alive_s: u16,
     /// QoS 1 messages the client takes unacknowledged.
@@ -71,6 +73,7 @@ pub(crate) struct Session {
     connection: ConnectionId,
     version: Version,
     client: String,
+    caller: Caller,
     keep_alive: Option<Duration>,
     taken_over: CancellationToken,
     buffer: BytesMut,
@@ -106,16 +109,24 @@ enum Stop {
 impl Session {
     pub(crate) fn new(door: Arc<Door>, start: SessionStart) -> Session {
         let config = &door.config;
+        let reading = start.caller.rights(Operation::Read).map(Arc::new);
         let (queue, deliveries) = DeliveryQueue::new(
             start.client.clone(),
             config.outgoing_messages_max,
             config.outgoing_bytes_max,
+            reading.clone(),
         );
-        let publisher = Publisher::new(&start.client, door.topic_limits, config.topic_alias_max);
+        let publisher = Publisher::new(
+            &start.client,
+            &start.caller,
+            door.topic_limits,
+            config.topic_alias_max,
+        );
         let outbound = Outbound::new(
             start.version,
             start.receive_max.min(config.outgoing_in_flight_max),
             usize::try_from(start.packet_bytes_max).unwrap_or(usize::MAX),
+            reading,
         );
         // One and a half times, as the standard says.
         let keep_alive = (start.keep_alive_s > 0)
@@ -124,6 +135,7 @@ impl Session {
             connection: start.connection,
             version: start.version,
             client: start.client,
+            caller: start.caller,
             keep_alive,
             taken_over: start.taken_over,
             buffer: start.buffer,
@@ -318,7 +330,31 @@ impl Session {
                 }
                 Err(Refused::Fault(fault)) => return Err(fault.into()),
                 Err(Refused::TopicMissing(topic)) => return Err(End::TopicMissing(topic)),
+                Err(Refused::Denied(topic)) => {
+                    self.deny(&publish, &topic, frame.len, burst)?;
+                }
             }
+        }
+    }
+
+    /// Access rules forbid a publish: it is not taken, and never acknowledged as if it were.
+    fn deny(
+        &self,
+        publish: &Publish,
+        topic: &str,
+        packet_bytes: usize,
+        burst: &mut Burst,
+    ) -> Result<(), End> {
+        let door = &self.door;
+        add(&door.stats.received_total, 1);
+        door.note_denied(&self.caller, &self.client, Operation::Write, topic);
+        match (publish.qos, self.version) {
+            (QoS::AtMostOnce, _) => Ok(()),
+            (QoS::AtLeastOnce, Version::V5) => {
+                burst.refuse(publish.packet_id, reason::NOT_AUTHORIZED, packet_bytes);
+                Ok(())
+            }
+            (QoS::AtLeastOnce, Version::V311) => Err(End::Denied),
         }
     }
 
@@ -377,7 +413,7 @@ impl Session {
             return;
         };
         self.out.extend_from_slice(&durable.acks);
-        add(&self.door.stats.acked, durable.acks.len() as u64 / 4);
+        add(&self.door.stats.acked, durable.acked as u64);
         let wanted = durable.wanted(&self.door.fanout, self.connection);
         if !wanted.is_empty() {
             self.door.fanout.publish(wanted).await;
@@ -468,6 +504,10 @@ impl Session {
 
     pub(super) fn client(&self) -> &str {
         &self.client
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     pub(super) fn version(&self) -> Version {
