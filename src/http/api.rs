@@ -110,6 +110,7 @@ fn door_counters(api: &Api) -> Value {
         "connections_max": api.connections_max,
         "connections_total": read(&counters.connections),
         "connections_refused_total": read(&counters.connections_refused),
+        "tls_refused_total": read(&counters.tls_refused),
         "requests_total": read(&counters.requests),
         "client_errors_total": read(&counters.client_errors),
         "server_errors_total": read(&counters.server_errors),

@@ -46,6 +46,8 @@ const FIXED_HEADERS: [(HeaderName, HeaderValue); 5] = [
 pub(super) struct Counters {
     pub(super) connections: AtomicU64,
     pub(super) connections_refused: AtomicU64,
+    /// Ended in the TLS handshake, or with a certificate that names nobody.
+    pub(super) tls_refused: AtomicU64,
     pub(super) requests: AtomicU64,
     pub(super) client_errors: AtomicU64,
     pub(super) server_errors: AtomicU64,

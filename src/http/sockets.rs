@@ -29,11 +29,11 @@ pub(super) async fn live(
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
     let permit = sockets.admit()?;
+    let without_token = sockets.access.without_token(&headers, &peer);
     let check = sockets.token_check(peer);
-    let gate = if sockets.access.anonymous_socket(&headers, peer) {
-        Gate::HelloOnly(check)
-    } else {
-        Gate::Token(check)
+    let gate = match without_token {
+        Some(_) => Gate::HelloOnly(check),
+        None => Gate::Token(check),
     };
     let live = sockets.live.clone();
     Ok(limited(upgrade).on_upgrade(move |socket| live.serve_dashboard(socket, gate, permit)))
@@ -48,7 +48,7 @@ pub(super) async fn gauge(
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
-    let gate = match sockets.access.for_speed(&headers, peer) {
+    let gate = match sockets.access.for_speed(&headers, &peer) {
         Ok(_) => Gate::Open,
         Err(_) if !headers.contains_key(header::AUTHORIZATION) => {
             Gate::Token(sockets.token_check(peer))
@@ -78,7 +78,7 @@ impl Sockets {
 
     fn token_check(&self, peer: Peer) -> TokenCheck {
         let access = Arc::clone(&self.access);
-        Arc::new(move |token| access.check_token(token, peer))
+        Arc::new(move |token| access.check_token(token, &peer))
     }
 }
 

@@ -234,12 +234,14 @@ pub(crate) struct Admitted {
     pub(crate) keep_alive_s: u16,
 }
 
-/// Who the client is and whether it may come in.
+/// Who the client is and whether it may come in. `without_login` is who one is that presents no
+/// credentials, if such a one may come in at all.
 pub(crate) async fn decide(
     connect: &Connect,
     config: &MqttConfig,
     auth: &Auth,
     from: IpAddr,
+    without_login: Option<Principal>,
 ) -> Result<Admitted, Refusal> {
     if connect.authentication_method {
         return Err(Refusal::BadAuthenticationMethod);
@@ -253,8 +255,7 @@ pub(crate) async fn decide(
                 _ => Refusal::BadCredentials,
             })?
         }
-        None if config.anonymous_allowed() => Principal::anonymous(from),
-        None => return Err(Refusal::NotAuthorized),
+        None => without_login.ok_or(Refusal::NotAuthorized)?,
     };
     check_will(connect, config)?;
     let (client_id, assigned) = client_id(connect, config)?;

@@ -10,12 +10,10 @@ use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use holdfast_storage::log::LogState;
 use rumqttd::protocol::ConnectReturnCode;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
-use super::Door;
 use super::codec;
 use super::connect::{self, Admitted, Connect, Refusal, Unreadable};
 use super::message::{LiveMessage, NOBODY};
@@ -23,7 +21,10 @@ use super::publish::Publish;
 use super::record::{Arrival, Publisher, Refused};
 use super::session::{End, Session, SessionStart};
 use super::stats::{add, sub};
-use crate::auth::{Caller, Operation};
+use super::stream::Stream;
+use super::{Door, Endpoint};
+use crate::auth::{Caller, Operation, Principal};
+use crate::tls::listener::NotLetIn;
 
 /// How long a will may take to become durable.
 const WILL_MAX: Duration = Duration::from_secs(30);
@@ -42,13 +43,16 @@ enum NoSession {
     #[error("{reason} (client {client:?})")]
     Refused { client: String, reason: Refusal },
     #[error(transparent)]
+    Tls(#[from] NotLetIn),
+    #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
 /// Serves one connection. `busy` ones are let in as far as to be told so.
 pub(super) async fn connection(
     door: Arc<Door>,
-    mut stream: TcpStream,
+    endpoint: Arc<Endpoint>,
+    stream: TcpStream,
     peer: SocketAddr,
     busy: bool,
 ) {
@@ -56,26 +60,51 @@ pub(super) async fn connection(
     let _ = stream.set_nodelay(true);
     let mut buffer = BytesMut::new();
     let limit = Duration::from_millis(door.config.handshake_timeout_ms);
+    let shaking = async {
+        let (mut stream, principal) = enter(&endpoint, stream, peer).await?;
+        let shaken = shake(&door, &mut stream, principal, &mut buffer, peer, busy).await?;
+        Ok((stream, shaken))
+    };
     let shaken = tokio::select! {
-        shaken = timeout(limit, shake(&door, &mut stream, &mut buffer, peer, busy)) => shaken,
+        shaken = timeout(limit, shaking) => shaken,
         () = door.shutdown.cancelled() => return,
     }
     .unwrap_or(Err(NoSession::TimedOut));
     match shaken {
-        Ok((connect, admitted)) => session(door, stream, peer, buffer, connect, admitted).await,
+        Ok((stream, (connect, admitted))) => {
+            session(door, stream, peer, buffer, connect, admitted).await;
+        }
         Err(error) => {
             add(&door.stats.refused_total, 1);
-            if matches!(error, NoSession::Unreadable(_)) {
-                add(&door.stats.malformed, 1);
+            match error {
+                NoSession::Unreadable(_) => add(&door.stats.malformed, 1),
+                NoSession::Tls(_) => add(&door.stats.tls_refused, 1),
+                _ => {}
             }
             info!(%peer, reason = %error, "connection refused");
         }
     }
 }
 
+/// TLS where the listener has it, and who the client is as long as it presents no credentials.
+async fn enter(
+    endpoint: &Endpoint,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<(Stream, Option<Principal>), NotLetIn> {
+    let anonymous = || endpoint.anonymous.then(|| Principal::anonymous(peer.ip()));
+    let Some(tls) = &endpoint.tls else {
+        return Ok((Stream::Plain(stream), anonymous()));
+    };
+    let (stream, name) = tls.let_in(stream).await?;
+    let named = name.map(|name| Principal::of_certificate(&name, peer.ip()));
+    Ok((Stream::Tls(Box::new(stream)), named.or_else(anonymous)))
+}
+
 async fn shake(
     door: &Door,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
+    without_login: Option<Principal>,
     buffer: &mut BytesMut,
     peer: SocketAddr,
     busy: bool,
@@ -100,7 +129,7 @@ async fn shake(
     } else if !matches!(door.log.state(), LogState::Accepting) {
         Err(Refusal::Unavailable)
     } else {
-        connect::decide(&connect, &door.config, &door.auth, peer.ip()).await
+        connect::decide(&connect, &door.config, &door.auth, peer.ip(), without_login).await
     };
     match decided {
         Ok(admitted) => Ok((connect, admitted)),
@@ -119,17 +148,13 @@ fn refused(client: String, reason: Refusal) -> NoSession {
 }
 
 /// A client that does not listen is not told.
-async fn tell(stream: &mut TcpStream, packet: &[u8]) {
-    let _ = timeout(REFUSAL_MAX, async {
-        stream.write_all(packet).await?;
-        stream.shutdown().await
-    })
-    .await;
+async fn tell(stream: &mut Stream, packet: &[u8]) {
+    let _ = timeout(REFUSAL_MAX, stream.end_with(packet)).await;
 }
 
 async fn session(
     door: Arc<Door>,
-    mut stream: TcpStream,
+    mut stream: Stream,
     peer: SocketAddr,
     buffer: BytesMut,
     connect: Connect,
