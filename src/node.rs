@@ -107,6 +107,7 @@ impl Node {
         let mounts = Mounts {
             with_token: http::telemetry::router(TelemetryState::new(log.clone(), &telemetry)),
             speed: http::speed::router(SpeedState::new(log.clone())),
+            rights: [&http::telemetry::RIGHTS[..], &[http::speed::RIGHT]].concat(),
             health: vec![
                 mqtt_health(mqtt.stats()),
                 kafka_health(kafka.clone()),

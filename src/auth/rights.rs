@@ -48,14 +48,15 @@ impl Caller {
         self.auth.is_unbound(&self.principal)
     }
 
-    /// One right to one topic, cheap to ask again and again.
-    pub fn right(&self, operation: Operation, topic: &str) -> Right {
-        Right {
+    /// One right to one resource, cheap to ask again and again; `None` where there is nothing to ask.
+    pub fn right(&self, operation: Operation, resource: Resource<'_>) -> Option<Right> {
+        (!self.is_unbound()).then(|| Right {
             caller: self.clone(),
             operation,
-            topic: Arc::from(topic),
+            resource_type: resource.resource_type,
+            name: Arc::from(resource.name),
             kept: AtomicU64::new(UNASKED),
-        }
+        })
     }
 
     /// One right to topics of any name; `None` where there is nothing to ask.
@@ -71,24 +72,17 @@ impl Caller {
 /// No version of the rules is as large.
 const UNASKED: u64 = u64::MAX;
 
-/// One right of one caller to one topic.
+/// One right of one caller to one resource.
 pub struct Right {
     caller: Caller,
     operation: Operation,
-    topic: Arc<str>,
+    resource_type: ResourceType,
+    name: Arc<str>,
     /// The version of the rules shifted left by one, and the answer.
     kept: AtomicU64,
 }
 
 impl Right {
-    pub fn operation(&self) -> Operation {
-        self.operation
-    }
-
-    pub fn topic(&self) -> &str {
-        &self.topic
-    }
-
     /// By the rules as they are now.
     pub fn holds(&self) -> bool {
         // Read before the rules: an answer may be newer than its version says, never older.
@@ -97,9 +91,11 @@ impl Right {
         if kept != UNASKED && kept >> 1 == version {
             return kept & 1 == 1;
         }
-        let holds = self
-            .caller
-            .may(self.operation, Resource::topic(&self.topic));
+        let resource = Resource {
+            resource_type: self.resource_type,
+            name: &self.name,
+        };
+        let holds = self.caller.may(self.operation, resource);
         let kept = version << 1 | u64::from(holds);
         self.kept.store(kept, Ordering::Relaxed);
         holds

@@ -1,4 +1,5 @@
-//! Who may use a route: the token of the API, and the rule for the speedometer's open routes.
+//! Who may use a route: the token of the API, the rule for the speedometer's open routes, and what access
+//! rules allow.
 //!
 //! A request without a token is let through only where the configuration says so, or on the speed routes
 //! of a loopback listener. Even then it must not come from a foreign web page: a page that the operator
@@ -15,7 +16,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::errors::ApiError;
-use crate::auth::{Auth, Principal, TokenError};
+use crate::auth::{Auth, Caller, Operation, Principal, Resource, TokenError};
 
 /// The two ends of the connection a request came over; an extension of every request.
 #[derive(Debug, Clone)]
@@ -32,7 +33,19 @@ pub(super) struct Access {
     pub(super) allow_anonymous: bool,
     /// `speed.allow_anonymous`: said explicitly, also for listeners that others can reach.
     pub(super) speed_allow_anonymous: bool,
+    pub(super) rights: Vec<RouteRight>,
 }
+
+/// What access rules are asked before a route is served; its body has not been read by then.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteRight {
+    pub path: &'static str,
+    pub operation: Operation,
+    pub topic: &'static str,
+}
+
+/// Routes that leave out of their answer what the asker may not see.
+pub(super) const ANSWERS_CUT_DOWN: [&str; 2] = ["/api/v1/topics", "/api/v1/groups"];
 
 impl Access {
     /// The user behind an `Authorization` header, else the one whom the connection's certificate names,
@@ -71,7 +84,7 @@ impl Access {
         Ok(principal)
     }
 
-    fn for_api(&self, headers: &HeaderMap, peer: &Peer) -> Result<Principal, ApiError> {
+    pub(super) fn for_api(&self, headers: &HeaderMap, peer: &Peer) -> Result<Principal, ApiError> {
         self.judge(headers, peer, self.allow_anonymous)
     }
 
@@ -93,8 +106,45 @@ impl Access {
         named.filter(|_| same_site(headers, peer))
     }
 
-    pub(super) fn check_token(&self, token: &str, peer: &Peer) -> Result<(), TokenError> {
-        self.auth.verify_token(token, peer.address.ip()).map(|_| ())
+    pub(super) fn check_token(&self, token: &str, peer: &Peer) -> Result<Caller, TokenError> {
+        let principal = self.auth.verify_token(token, peer.address.ip())?;
+        Ok(self.caller(principal))
+    }
+
+    pub(super) fn caller(&self, principal: Principal) -> Caller {
+        Caller::new(self.auth.clone(), principal)
+    }
+
+    /// A route that nobody named a right for is for those whom no rule binds.
+    fn permit(&self, principal: &Principal, path: &str) -> Result<(), ApiError> {
+        if ANSWERS_CUT_DOWN.contains(&path) || self.auth.is_unbound(principal) {
+            return Ok(());
+        }
+        let sentence = match self.rights.iter().find(|right| right.path == path) {
+            Some(right) => return self.permit_topic(principal, right.operation, right.topic),
+            None => format!("not authorized to use {path}"),
+        };
+        tracing::debug!(%principal, path, "not authorized");
+        Err(ApiError::new(StatusCode::FORBIDDEN, sentence))
+    }
+
+    pub(super) fn permit_topic(
+        &self,
+        principal: &Principal,
+        operation: Operation,
+        topic: &str,
+    ) -> Result<(), ApiError> {
+        let resource = Resource::topic(topic);
+        if self.auth.authorize(principal, operation, resource) {
+            return Ok(());
+        }
+        tracing::debug!(%principal, ?operation, topic, "not authorized");
+        let verb = match operation {
+            Operation::Write => "write to",
+            _ => "read",
+        };
+        let sentence = format!("not authorized to {verb} the topic {topic}");
+        Err(ApiError::new(StatusCode::FORBIDDEN, sentence))
     }
 }
 
@@ -105,7 +155,7 @@ pub(super) async fn require_token(
     next: Next,
 ) -> Response {
     let judged = peer_of(&request).and_then(|peer| access.for_api(request.headers(), &peer));
-    admit(judged, request, next).await
+    admit(&access, judged, request, next).await
 }
 
 /// Middleware of the speed routes; leaves the [`Principal`] as an extension.
@@ -115,11 +165,20 @@ pub(super) async fn require_speed_access(
     next: Next,
 ) -> Response {
     let judged = peer_of(&request).and_then(|peer| access.for_speed(request.headers(), &peer));
-    admit(judged, request, next).await
+    admit(&access, judged, request, next).await
 }
 
-async fn admit(judged: Result<Principal, ApiError>, mut request: Request, next: Next) -> Response {
-    match judged {
+async fn admit(
+    access: &Access,
+    judged: Result<Principal, ApiError>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let permitted = judged.and_then(|principal| {
+        access.permit(&principal, request.uri().path())?;
+        Ok(principal)
+    });
+    match permitted {
         Ok(principal) => {
             request.extensions_mut().insert(principal);
             next.run(request).await

@@ -34,8 +34,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use access::Peer;
 use access::{Access, require_speed_access, require_token};
+pub use access::{Peer, RouteRight};
 use api::Api;
 pub use config::{HttpConfig, SpeedConfig};
 pub use errors::ApiError;
@@ -64,6 +64,9 @@ pub struct Mounts {
     pub with_token: Router,
     /// Behind the speed rule: `POST /speed`.
     pub speed: Router,
+    /// What access rules are asked for the routes of these two; one that is not named here is for those
+    /// whom no rule binds.
+    pub rights: Vec<RouteRight>,
     /// With authentication of their own.
     pub open: Router,
     pub health: Vec<HealthSection>,
@@ -74,6 +77,7 @@ impl Default for Mounts {
         Mounts {
             with_token: Router::new(),
             speed: Router::new(),
+            rights: Vec::new(),
             open: Router::new(),
             health: Vec::new(),
         }
@@ -139,9 +143,10 @@ pub async fn start(
 ) -> Result<HttpHandle, StartError> {
     let listeners = open(&config).await?;
     let access = Arc::new(Access {
-        auth,
+        auth: auth.clone(),
         allow_anonymous: config.allow_anonymous,
         speed_allow_anonymous: speed.allow_anonymous,
+        rights: mounts.rights.clone(),
     });
     let counters = Arc::new(Counters::default());
     let connections = Arc::new(Semaphore::new(
@@ -149,6 +154,7 @@ pub async fn start(
     ));
     let api = Arc::new(Api {
         log,
+        auth,
         live: live.clone(),
         sections: mounts.health.clone(),
         started: Instant::now(),

@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 use super::access::{Access, Peer};
 use super::errors::ApiError;
-use crate::live::{Gate, Live, MESSAGE_BYTES_MAX, SENSOR_BYTES_MAX, SocketPermit, TokenCheck};
+use crate::auth::Operation;
+use crate::live::{Gate, Live, MESSAGE_BYTES_MAX, SENSOR_BYTES_MAX};
+use crate::live::{SPEED_TOPIC, SocketPermit, TokenCheck};
 
 pub(super) struct Sockets {
     pub(super) access: Arc<Access>,
@@ -32,7 +34,7 @@ pub(super) async fn live(
     let without_token = sockets.access.without_token(&headers, &peer);
     let check = sockets.token_check(peer);
     let gate = match without_token {
-        Some(_) => Gate::HelloOnly(check),
+        Some(principal) => Gate::HelloOnly(sockets.access.caller(principal), check),
         None => Gate::Token(check),
     };
     let live = sockets.live.clone();
@@ -49,7 +51,11 @@ pub(super) async fn gauge(
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
     let gate = match sockets.access.for_speed(&headers, &peer) {
-        Ok(_) => Gate::Open,
+        Ok(principal) => {
+            let access = &sockets.access;
+            access.permit_topic(&principal, Operation::Read, SPEED_TOPIC)?;
+            Gate::Open(access.caller(principal))
+        }
         Err(_) if !headers.contains_key(header::AUTHORIZATION) => {
             Gate::Token(sockets.token_check(peer))
         }
