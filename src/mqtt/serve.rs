@@ -233,7 +233,8 @@ async fn make_topics_again(door: &Door) {
 /// Through the log like any other publish; forwarded live once it is durable.
 async fn publish_will(door: &Door, caller: &Caller, client: &str, will: Publish) {
     match timeout(WILL_MAX, keep_will(door, caller, client, will)).await {
-        Ok(Ok(message)) => {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(message))) => {
             add(&door.stats.wills, 1);
             if door.fanout.anyone() {
                 door.fanout.publish(vec![message]).await;
@@ -247,22 +248,23 @@ async fn publish_will(door: &Door, caller: &Caller, client: &str, will: Publish)
     }
 }
 
+/// `None`: access rules do not let it, which has been noted.
 async fn keep_will(
     door: &Door,
     caller: &Caller,
     client: &str,
     will: Publish,
-) -> Result<LiveMessage, String> {
+) -> Result<Option<LiveMessage>, String> {
     let arrival = Arrival::now();
     let mut publisher = Publisher::new(client, caller, door.topic_limits, 0);
-    let accepted = publisher
-        .accept(&will, &arrival, &door.routes, &door.log)
-        .map_err(|refused| {
-            if let Refused::Denied(topic) = &refused {
-                door.note_denied(caller, client, Operation::Write, topic);
-            }
-            refused.to_string()
-        })?;
+    let accepted = match publisher.accept(&will, &arrival, &door.routes, &door.log) {
+        Ok(accepted) => accepted,
+        Err(Refused::Denied(topic)) => {
+            door.note_denied(caller, client, Operation::Write, &topic);
+            return Ok(None);
+        }
+        Err(refused) => return Err(refused.to_string()),
+    };
     if let Some(record) = accepted.record {
         let appended = door
             .log
@@ -278,5 +280,5 @@ async fn keep_will(
     {
         write.durable().await.map_err(|error| error.to_string())?;
     }
-    Ok(message)
+    Ok(Some(message))
 }
