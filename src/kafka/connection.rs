@@ -49,7 +49,7 @@ const PLAIN_REQUEST_BYTES_MAX: usize = 4 << 20;
 const IDLE_BYTES: usize = 512;
 
 /// The API key stands right behind the length field.
-const PREFIX_BYTES: usize = LENGTH_BYTES + 2;
+const API_KEY_BYTES: usize = 2;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -274,12 +274,15 @@ impl Reading<'_> {
             // It may be idle for long.
             self.buffer = BytesMut::with_capacity(IDLE_BYTES);
         }
-        if !self.fill(PREFIX_BYTES).await? {
+        if !self.fill(LENGTH_BYTES).await? {
             return Ok(None);
         }
         let length = self.buffer.get_i32();
         if sign_in::is_tls(length) {
             return Err(Refused::Tls.into());
+        }
+        if length >= API_KEY_BYTES as i32 && !self.fill(API_KEY_BYTES).await? {
+            return Err(Ended::ByClient);
         }
         let api = (&self.buffer[..]).try_get_i16().unwrap_or(-1);
         let carries_records = api == ApiKey::Produce.code();
