@@ -53,7 +53,7 @@ pub use manage::{NewToken, TokenOptions};
 use passwords::Passwords;
 pub use passwords::{ARGON2_WAITING_MAX, PBKDF2_WAITING_MAX, REMEMBERED_MAX};
 pub use principal::{ANONYMOUS, Authentication, PRINCIPAL_TYPE, Principal};
-pub use rights::{Caller, NAMES_REMEMBERED_MAX, Right, Rights};
+pub use rights::{Caller, NAMES_BYTES_MAX, NAMES_REMEMBERED_MAX, Right, Rights};
 pub use sign_in::{IssuedToken, ScramLogin};
 pub use store::USERS_MAX;
 use store::UserStore;

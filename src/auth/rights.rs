@@ -1,6 +1,7 @@
 //! What somebody may do, for doors that ask often: answers are kept until a rule changes.
 //!
-//! Limit: [`NAMES_REMEMBERED_MAX`] answers for one [`Rights`]; with more names it begins anew.
+//! Limits: [`NAMES_REMEMBERED_MAX`] answers for one [`Rights`], and [`NAMES_BYTES_MAX`] of names; with more
+//! it begins anew.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,6 +12,9 @@ use super::{Auth, Names, Operation, Principal, Resource, ResourceType};
 
 /// Answers that one [`Rights`] keeps.
 pub const NAMES_REMEMBERED_MAX: usize = 1_024;
+
+/// Bytes of their names.
+pub const NAMES_BYTES_MAX: usize = 64 << 10;
 
 /// Somebody, and the rules that bind them. Clones share the rules.
 #[derive(Clone)]
@@ -123,6 +127,14 @@ impl fmt::Debug for Rights {
 struct Kept {
     version: u64,
     by_topic: HashMap<Box<str>, bool>,
+    names_bytes: usize,
+}
+
+impl Kept {
+    fn clear(&mut self) {
+        self.by_topic.clear();
+        self.names_bytes = 0;
+    }
 }
 
 impl Rights {
@@ -133,15 +145,18 @@ impl Rights {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.version != version {
             kept.version = version;
-            kept.by_topic.clear();
+            kept.clear();
         }
         if let Some(answer) = kept.by_topic.get(topic) {
             return *answer;
         }
         let answer = self.caller.may(self.operation, Resource::topic(topic));
-        if kept.by_topic.len() >= NAMES_REMEMBERED_MAX {
-            kept.by_topic.clear();
+        if kept.by_topic.len() >= NAMES_REMEMBERED_MAX
+            || kept.names_bytes + topic.len() > NAMES_BYTES_MAX
+        {
+            kept.clear();
         }
+        kept.names_bytes += topic.len();
         kept.by_topic.insert(topic.into(), answer);
         answer
     }

@@ -12,6 +12,7 @@ mod hostile;
 mod live;
 mod publishing;
 mod sessions;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
