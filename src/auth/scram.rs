@@ -59,21 +59,21 @@ impl ScramMechanism {
         }
     }
 
-    fn hash(self, data: &[u8]) -> Vec<u8> {
+    pub(crate) fn hash(self, data: &[u8]) -> Vec<u8> {
         match self {
             ScramMechanism::Sha256 => Sha256::digest(data).to_vec(),
             ScramMechanism::Sha512 => Sha512::digest(data).to_vec(),
         }
     }
 
-    fn hmac(self, key: &[u8], data: &[u8]) -> Vec<u8> {
+    pub(crate) fn hmac(self, key: &[u8], data: &[u8]) -> Vec<u8> {
         match self {
             ScramMechanism::Sha256 => mac::<Hmac<Sha256>>(key, data),
             ScramMechanism::Sha512 => mac::<Hmac<Sha512>>(key, data),
         }
     }
 
-    fn salted_password(self, password: &str, salt: &[u8], iterations: u32) -> Vec<u8> {
+    pub(crate) fn salted_password(self, password: &str, salt: &[u8], iterations: u32) -> Vec<u8> {
         let mut salted = vec![0; self.hash_bytes()];
         let password = password.as_bytes();
         match self {
@@ -408,7 +408,7 @@ impl ServerFirst {
 }
 
 /// SASLprep (RFC 4013); `None` where it forbids a character, or leaves nothing.
-pub(super) fn prepared(text: &str) -> Option<String> {
+pub(crate) fn prepared(text: &str) -> Option<String> {
     let prepared = stringprep::saslprep(text).ok()?;
     (!prepared.is_empty()).then(|| prepared.into_owned())
 }

@@ -1,6 +1,9 @@
-//! A password from whoever runs the command: typed unseen and twice, or the first line of stdin.
+//! A password from whoever runs the command: a new one typed unseen and twice, or the first line of stdin; a
+//! known one from a file, the environment, or typed once.
 
+use std::fs;
 use std::io::{self, BufRead as _, Write as _};
+use std::path::Path;
 
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 
@@ -8,6 +11,33 @@ use super::error::CliError;
 
 /// Bytes of a line; longer passwords are refused by `auth` anyway.
 const LINE_BYTES_MAX: u64 = 4096;
+
+/// A command's arguments are seen by everybody on the machine; its environment is not.
+const VARIABLE: &str = "HOLDFAST_PASSWORD";
+
+/// A password that is known already, from the file that is named, from the environment, or typed.
+pub(super) fn of_user(name: &str, file: Option<&Path>) -> Result<String, CliError> {
+    if let Some(path) = file {
+        let text = fs::read_to_string(path);
+        let text = text.map_err(|e| CliError::failed(format!("{}: {e}", path.display())))?;
+        let secret = text.lines().next().unwrap_or_default();
+        return match secret.is_empty() {
+            true => Err(CliError::failed(format!(
+                "{}: its first line is empty",
+                path.display()
+            ))),
+            false => Ok(secret.to_owned()),
+        };
+    }
+    match std::env::var(VARIABLE) {
+        Ok(secret) => Ok(secret),
+        // Records may come from stdin, so that only a terminal is asked.
+        Err(_) if termios::isatty(io::stdin()) => typed(&format!("password of {name}: ")),
+        Err(_) => Err(CliError::failed(format!(
+            "the password of {name} is needed: --password-file, or {VARIABLE} in the environment"
+        ))),
+    }
+}
 
 pub(super) fn read() -> Result<String, CliError> {
     let stdin = io::stdin();

@@ -1,14 +1,18 @@
 //! A running node as the command line sees it: its Kafka door, and errors as sentences.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use holdfast_storage::log::{Record, StoredRecord};
 
 use super::error::CliError;
+use super::password;
 use crate::config::nearest_name;
-use crate::kafka::client::{Client, ClientError, TopicInfo};
+use crate::kafka::Mechanism;
+use crate::kafka::client::{Client, ClientError, ConnectOptions, Login, TopicInfo};
+use crate::tls::client::{Identity, TlsClient};
 
 /// Time for a node to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -19,6 +23,64 @@ pub(super) struct RemoteArgs {
     /// The Kafka door of the node.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     kafka: String,
+    /// Speak TLS, to a node that the authorities in this file vouch for (PEM).
+    #[arg(long, value_name = "FILE", help_heading = SECURITY)]
+    tls_ca: Option<PathBuf>,
+    /// The certificate that is shown to the node (PEM).
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_ca"], help_heading = SECURITY)]
+    tls_certificate: Option<PathBuf>,
+    /// Its key (PEM, not encrypted).
+    #[arg(long, value_name = "FILE", requires = "tls_certificate", help_heading = SECURITY)]
+    tls_key: Option<PathBuf>,
+    /// Sign in as this user; the password is typed, or comes from HOLDFAST_PASSWORD.
+    #[arg(long, value_name = "NAME", help_heading = SECURITY)]
+    user: Option<String>,
+    /// The first line of this file is the password, or a token.
+    #[arg(long, value_name = "FILE", requires = "user", help_heading = SECURITY)]
+    password_file: Option<PathBuf>,
+    /// How to sign in: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. Over TLS PLAIN, which takes tokens, too;
+    /// otherwise SCRAM-SHA-512.
+    #[arg(long, value_name = "NAME", requires = "user", value_parser = mechanism, help_heading = SECURITY)]
+    sasl_mechanism: Option<Mechanism>,
+}
+
+const SECURITY: &str = "Security";
+
+fn mechanism(text: &str) -> Result<Mechanism, String> {
+    let mut all = Mechanism::ALL.into_iter();
+    let found = all.find(|known| known.name().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 is needed".to_owned())
+}
+
+impl RemoteArgs {
+    fn options(&self) -> Result<ConnectOptions, CliError> {
+        let files = (self.tls_certificate.clone(), self.tls_key.clone());
+        let identity = match files {
+            (Some(certificate_file), Some(private_key_file)) => Some(Identity {
+                certificate_file,
+                private_key_file,
+            }),
+            _ => None,
+        };
+        let tls = self.tls_ca.as_deref();
+        let tls = tls.map(|authorities| TlsClient::load(authorities, identity.as_ref()));
+        let tls = tls
+            .transpose()
+            .map_err(|error| CliError::failed(error.to_string()))?;
+        let by_default = match &tls {
+            Some(_) => Mechanism::Plain,
+            None => Mechanism::ScramSha512,
+        };
+        let login = match &self.user {
+            None => None,
+            Some(name) => Some(Login {
+                name: name.clone(),
+                secret: password::of_user(name, self.password_file.as_deref())?,
+                mechanism: self.sasl_mechanism.unwrap_or(by_default),
+            }),
+        };
+        Ok(ConnectOptions { tls, login })
+    }
 }
 
 /// One connection.
@@ -30,7 +92,8 @@ pub(super) struct Remote {
 impl Remote {
     pub(super) async fn connect(arguments: &RemoteArgs) -> Result<Remote, CliError> {
         let address = arguments.kafka.clone();
-        match tokio::time::timeout(CONNECT_MAX, Client::connect(&address)).await {
+        let options = arguments.options()?;
+        match tokio::time::timeout(CONNECT_MAX, Client::connect(&address, options)).await {
             Ok(Ok(client)) => Ok(Remote { client, address }),
             Ok(Err(error)) => Err(sentence(&error, &address)),
             Err(_) => Err(CliError::failed(format!(
@@ -136,6 +199,10 @@ pub(super) enum Fetched {
 
 fn sentence(error: &ClientError, address: &str) -> CliError {
     match error {
+        ClientError::Io(error) if is_hung_up(error) => CliError::failed(format!(
+            "{}: does {address} want TLS (--tls-ca) or a sign-in (--user)?",
+            reason(error)
+        )),
         ClientError::Io(error) => CliError::failed(format!(
             "{}: is a node listening on {address}?",
             reason(error)
@@ -144,13 +211,18 @@ fn sentence(error: &ClientError, address: &str) -> CliError {
     }
 }
 
+fn is_hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe
+    )
+}
+
 /// Why a connection failed, without the number that the operating system adds.
 pub(super) fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
-            "connection closed by the other side".to_owned()
-        }
+        _ if is_hung_up(error) => "connection closed by the other side".to_owned(),
         io::ErrorKind::TimedOut => "no answer".to_owned(),
         _ => error.to_string(),
     }

@@ -6,9 +6,11 @@
 //! leave what is in force. With new files old session tickets end, so that no session outlives the
 //! authority that vouched for its client.
 //!
-//! TLS 1.2 and 1.3 by rustls over `ring`. [`listener`] is a door's own listener with TLS, [`subject`]
-//! writes a certificate's subject, [`mapping`] makes a name of it. Limit: [`FILE_BYTES_MAX`].
+//! TLS 1.2 and 1.3 by rustls over `ring`. [`listener`] is a door's own listener with TLS, [`client`] the
+//! other side, for the command line. [`subject`] writes a certificate's subject, [`mapping`] makes a name
+//! of it. Limit: [`FILE_BYTES_MAX`].
 
+pub mod client;
 pub mod listener;
 pub mod mapping;
 mod subject;

@@ -32,7 +32,7 @@ from confluent_kafka.admin import (
     UserScramCredentialDeletion,
     UserScramCredentialUpsertion,
 )
-from conftest import Node, eventually, free_low_port
+from conftest import Node, binary, eventually, free_low_port
 from security import allow, make_certificates, rule
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -362,6 +362,57 @@ def test_aiokafka_signs_in(
     assert asyncio.run(round_trip()) == b"hello"
     with pytest.raises(AioKafkaError):
         asyncio.run(wrong())
+
+
+def holdfast(
+    node: Node, listener: str, *command: str, user: str | None = "admin", password: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command line at a listener."""
+    arguments = ["--kafka", f"localhost:{node.ports[f'kafka/{listener}']}"]
+    if listener != "SASL":
+        arguments += ["--tls-ca", str(node.workdir / "ca.pem")]
+    if listener == "CERT":
+        arguments += ["--tls-certificate", str(node.workdir / "carol.pem")]
+        arguments += ["--tls-key", str(node.workdir / "carol.key")]
+    elif user:
+        arguments += ["--user", user]
+    return subprocess.run(
+        [str(binary()), *command, *arguments],
+        env={**os.environ, "HOLDFAST_PASSWORD": password or PASSWORDS.get(user or "", "")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_the_command_line_signs_in(secured: Node, admin: AdminClient, tmp_path: Path) -> None:
+    create(admin, "commands")
+    allow(admin, rule("carol", AclOperation.ALL, "commands"))
+    for listener in ("SASL", "SECURE", "CERT"):
+        done = holdfast(secured, listener, "produce", "commands", f"by {listener}")
+        assert done.returncode == 0, done.stderr
+    done = holdfast(secured, "SECURE", "consume", "commands", "--count", "3", "--format", "value")
+    assert done.stdout.splitlines() == ["by SASL", "by SECURE", "by CERT"], done.stderr
+    for mechanism in MECHANISMS:
+        by_name = holdfast(secured, "SASL", "topics", "list", "--sasl-mechanism", mechanism)
+        assert "commands" in by_name.stdout, by_name.stderr
+    # What is only known from a file is not in the environment.
+    file = tmp_path / "password"
+    file.write_text(PASSWORDS["admin"] + "\n")
+    listed = holdfast(
+        secured, "SASL", "topics", "list", "--password-file", str(file), password="wrong"
+    )
+    assert "commands" in listed.stdout, listed.stderr
+
+
+def test_the_command_line_says_why_it_is_not_let_in(secured: Node) -> None:
+    wrong = holdfast(secured, "SECURE", "topics", "list", password="wrong")
+    assert wrong.returncode == 1 and "SASL_AUTHENTICATION_FAILED" in wrong.stderr
+    nobody = holdfast(secured, "SASL", "topics", "list", user=None)
+    assert nobody.returncode == 1 and "--user" in nobody.stderr
+    denied = holdfast(secured, "SECURE", "topics", "create", "denied", user="alice")
+    assert denied.returncode == 1 and "AUTHORIZATION_FAILED" in denied.stderr
 
 
 @pytest.mark.parametrize("mechanism", ("plain", "scram-sha-256", "scram-sha-512"))

@@ -8,6 +8,7 @@
 //! [`ANSWER_WAIT_MAX`] beyond the wait the request itself asks for.
 
 mod records;
+mod sign_in;
 mod wire;
 
 use std::collections::HashMap;
@@ -25,6 +26,8 @@ use super::protocol::messages::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
 use super::protocol::{Call, DecodeError, EncodeError, ErrorCode, Str};
+use crate::tls::client::TlsClient;
+pub use sign_in::Login;
 use wire::Connection;
 pub use wire::{ANSWER_BYTES_MAX, ANSWER_WAIT_MAX};
 
@@ -52,6 +55,11 @@ pub enum ClientError {
         what: String,
         code: ErrorCode,
         message: Option<String>,
+    },
+    #[error("the broker does not offer {wanted}; it offers {offered}")]
+    Mechanism {
+        wanted: &'static str,
+        offered: String,
     },
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -93,6 +101,14 @@ pub struct Client {
     bootstrap: Connection,
     /// Leaders other than the broker that was connected to, by node id.
     others: HashMap<i32, Connection>,
+    options: ConnectOptions,
+}
+
+/// How brokers are spoken to; by default in plain text and without a name.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectOptions {
+    pub tls: Option<TlsClient>,
+    pub login: Option<Login>,
 }
 
 /// What a partition's answer says went wrong, if anything did.
@@ -130,10 +146,11 @@ fn only<T>(items: Vec<T>, what: &'static str) -> Result<T, ClientError> {
 
 impl Client {
     /// Connects to `host:port` and learns which versions the broker speaks.
-    pub async fn connect(address: &str) -> Result<Client, ClientError> {
+    pub async fn connect(address: &str, options: ConnectOptions) -> Result<Client, ClientError> {
         Ok(Client {
-            bootstrap: Connection::open(address).await?,
+            bootstrap: Connection::open(address, &options).await?,
             others: HashMap::new(),
+            options,
         })
     }
 
@@ -487,7 +504,7 @@ impl Client {
                     .find(|broker| broker.node_id == node);
                 let broker = found.ok_or(ClientError::Unexpected("the leader is no broker"))?;
                 let address = format!("{}:{}", broker.host, broker.port);
-                Ok(unknown.insert(Connection::open(&address).await?))
+                Ok(unknown.insert(Connection::open(&address, &self.options).await?))
             }
         }
     }

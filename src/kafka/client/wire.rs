@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::super::protocol::messages::ApiVersionsRequest;
 use super::super::protocol::{self, ApiKey, Call, ErrorCode, Request, Str};
-use super::ClientError;
+use super::sign_in::sign_in;
+use super::{ClientError, ConnectOptions};
 
 /// Longest answer, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -30,9 +31,14 @@ const VERSIONS_MAX: [(ApiKey, i16); 5] = [
     (ApiKey::ApiVersions, 0),
 ];
 
+/// With or without TLS.
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Socket for S {}
+
 #[derive(Debug)]
 pub(super) struct Connection {
-    socket: TcpStream,
+    socket: Box<dyn Socket>,
     /// First and last version of each API the broker offers.
     offered: HashMap<i16, (i16, i16)>,
     correlation_id: i32,
@@ -41,9 +47,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) async fn open(address: &str) -> Result<Connection, ClientError> {
+    pub(super) async fn open(
+        address: &str,
+        options: &ConnectOptions,
+    ) -> Result<Connection, ClientError> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
+        let socket: Box<dyn Socket> = match &options.tls {
+            Some(tls) => Box::new(tls.connect(address, socket).await?),
+            None => Box::new(socket),
+        };
         let offered = HashMap::from([(ApiKey::ApiVersions.code(), (0, 0))]);
         let mut connection = Connection {
             socket,
@@ -59,6 +72,9 @@ impl Connection {
         connection.offered = offers
             .map(|offer| (offer.api_key, (offer.min_version, offer.max_version)))
             .collect();
+        if let Some(login) = &options.login {
+            sign_in(&mut connection, login).await?;
+        }
         Ok(connection)
     }
 
@@ -113,6 +129,7 @@ impl Connection {
         let frame = frame.into_bytes();
         let frame = frame.map_err(|_| ClientError::Unexpected("stored records"))?;
         self.socket.write_all(&frame).await?;
+        self.socket.flush().await?;
         let answer = self.read_frame().await?;
         let (correlation_id, response) = protocol::decode_response(api, version, answer)?;
         if correlation_id != self.correlation_id {

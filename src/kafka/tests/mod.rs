@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::client::ConnectOptions;
 use super::protocol::messages::{
     FetchPartition, FetchRequest, FetchTopic, PartitionData, PartitionProduceData,
     PartitionProduceResponse, ProduceRequest, TopicProduceData,
@@ -86,7 +87,9 @@ impl Door {
     }
 
     async fn client(&self) -> Client {
-        Client::connect(&self.address().to_string()).await.unwrap()
+        Client::connect(&self.address().to_string(), ConnectOptions::default())
+            .await
+            .unwrap()
     }
 
     async fn wire(&self) -> Wire {

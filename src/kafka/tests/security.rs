@@ -3,6 +3,7 @@
 use rustls::pki_types::ServerName;
 use tokio_rustls::client::TlsStream;
 
+use super::super::client::Login;
 use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
     ApiVersionsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeConfigsResource,
@@ -327,6 +328,48 @@ async fn a_mechanism_that_is_not_offered_is_answered_with_those_that_are() {
         assert_eq!(names, ["SCRAM-SHA-256", "SCRAM-SHA-512"]);
         assert!(wire.frame().await.is_none());
     }
+    door.close().await;
+}
+
+#[tokio::test]
+async fn the_client_signs_in_and_says_why_it_cannot() {
+    let no_plain = ListenerConfig {
+        sasl_mechanisms: Some(vec![Mechanism::ScramSha256]),
+        ..listener("SCRAM", Security::SaslPlaintext)
+    };
+    let door = door(
+        vec![listener("SASL", Security::SaslPlaintext), no_plain],
+        quick(),
+    )
+    .await;
+    door.topic("t", 1).await;
+    let connect = async |listener: &str, mechanism, secret: &str| {
+        let login = Login {
+            name: "alice".to_owned(),
+            secret: secret.to_owned(),
+            mechanism,
+        };
+        let options = ConnectOptions {
+            login: Some(login),
+            ..Default::default()
+        };
+        Client::connect(&door.address_of(listener).to_string(), options).await
+    };
+    for mechanism in Mechanism::ALL {
+        let mut client = connect("SASL", mechanism, "pencil").await.unwrap();
+        let topics = client.topics().await.unwrap();
+        assert!(topics.iter().any(|topic| topic.name == "t"));
+        let refused = connect("SASL", mechanism, "pen").await.unwrap_err();
+        assert!(
+            refused.to_string().contains("SASL_AUTHENTICATION_FAILED"),
+            "{refused}"
+        );
+    }
+    let refused = connect("SCRAM", Mechanism::Plain, "pencil")
+        .await
+        .unwrap_err();
+    let said = "the broker does not offer PLAIN; it offers SCRAM-SHA-256";
+    assert_eq!(refused.to_string(), said);
     door.close().await;
 }
 
