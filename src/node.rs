@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_storage::log::{Log, OpenError};
 use serde_json::json;
@@ -47,6 +47,10 @@ pub struct Addresses {
     pub mqtt: SocketAddr,
     pub kafka: SocketAddr,
     pub http: SocketAddr,
+    /// `mqtt.tls.listen`.
+    pub mqtt_tls: Option<SocketAddr>,
+    /// `http.tls.listen`.
+    pub http_tls: Option<SocketAddr>,
 }
 
 /// Which room did not start, and why.
@@ -103,6 +107,7 @@ impl Node {
         let mounts = Mounts {
             with_token: http::telemetry::router(TelemetryState::new(log.clone(), &telemetry)),
             speed: http::speed::router(SpeedState::new(log.clone())),
+            rights: [&http::telemetry::RIGHTS[..], &[http::speed::RIGHT]].concat(),
             health: vec![
                 mqtt_health(mqtt.stats()),
                 kafka_health(kafka.clone()),
@@ -118,6 +123,8 @@ impl Node {
             mqtt: mqtt.local_addr(),
             kafka: kafka.local_addr(),
             http: http.local_addr().unwrap_or(listen),
+            mqtt_tls: mqtt.tls_addr(),
+            http_tls: http.tls_addr(),
         };
         Ok(Node {
             log,
@@ -146,6 +153,16 @@ impl Node {
     /// Clients and tokens.
     pub fn auth(&self) -> &Auth {
         &self.auth
+    }
+
+    /// Reads the certificates of every listener with TLS again: they count for new connections, and those
+    /// there are go on. What cannot be used is logged and leaves what is in force.
+    pub async fn read_certificates_again(&self) {
+        let kafka = self.kafka.tls().iter();
+        let others = [self.mqtt.tls(), self.http.tls()];
+        for tls in kafka.chain(others.into_iter().flatten()) {
+            tls.read_again().await;
+        }
     }
 
     /// Stops in order; returns when everything acknowledged is sealed on disk.
@@ -183,8 +200,16 @@ fn sources(mqtt: &MqttHandle, telemetry: &telemetry::Handle) -> Sources {
 
 fn mqtt_health(stats: Arc<MqttStats>) -> HealthSection {
     let probe = move || {
-        let connections = stats.connections.load(Ordering::Relaxed);
-        (true, json!({ "connections": connections }))
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = json!({
+            "connections": read(&stats.connections),
+            "connections_refused": read(&stats.refused_total),
+            "tls_refused": read(&stats.tls_refused),
+            // By access rules: publishes, wills and subscriptions; messages not given to subscribers.
+            "denied": read(&stats.denied),
+            "unreadable": read(&stats.unreadable),
+        });
+        (true, counts)
     };
     HealthSection {
         name: "mqtt",

@@ -10,7 +10,8 @@
 //!
 //! [`users`] is a record, [`store`] keeps the records, [`manage`] changes them; [`passwords`] ([`argon2id`]) and
 //! [`scram`] check what is presented, [`throttle`] counts who fails, [`sign_in`] puts these together and says who
-//! somebody is ([`principal`]); [`token`] signs what the HTTP door issues. [`acl`] decides what they may do.
+//! somebody is ([`principal`]); [`token`] signs what the HTTP door issues. [`acl`] decides what they may do,
+//! [`rights`] keeps its answers for who asks often.
 //!
 //! The token key is secret material at rest: whoever can read the data directory can sign tokens, which
 //! is why that directory belongs to the node's user alone. What unknown users are told in a SCRAM
@@ -25,6 +26,7 @@ mod error;
 mod manage;
 mod passwords;
 mod principal;
+mod rights;
 pub mod scram;
 mod sign_in;
 mod store;
@@ -44,13 +46,14 @@ use sha2::Sha256;
 
 use acl::Acls;
 pub use acl::binding::{AclBinding, AclFilter, Operation, PatternType, Permission, ResourceType};
-pub use acl::{AclError, Resource};
+pub use acl::{AclError, Names, Resource};
 pub use config::{AuthConfig, Authorizer};
 pub use error::{AuthError, LoginError, TokenError};
 pub use manage::{NewToken, TokenOptions};
 use passwords::Passwords;
 pub use passwords::{ARGON2_WAITING_MAX, PBKDF2_WAITING_MAX, REMEMBERED_MAX};
 pub use principal::{ANONYMOUS, Authentication, PRINCIPAL_TYPE, Principal};
+pub use rights::{Caller, NAMES_BYTES_MAX, NAMES_REMEMBERED_MAX, Right, Rights};
 pub use sign_in::{IssuedToken, ScramLogin};
 pub use store::USERS_MAX;
 use store::UserStore;
@@ -135,6 +138,29 @@ impl Auth {
     ) -> bool {
         let acls = &self.shared.acls;
         acls.authorize_by_resource_type(principal, operation, resource_type)
+    }
+
+    /// Whether the principal may do this to some of these resources. "No" is certain; "yes" may be said
+    /// of names that nobody will ever use, and each must be asked for in its turn.
+    pub fn authorize_some_of(
+        &self,
+        principal: &Principal,
+        operation: Operation,
+        resource_type: ResourceType,
+        names: &dyn Names,
+    ) -> bool {
+        let acls = &self.shared.acls;
+        acls.authorize_some_of(principal, operation, resource_type, names)
+    }
+
+    /// Whether no rule binds the principal: there is no authorizer, or it is a super user.
+    pub fn is_unbound(&self, principal: &Principal) -> bool {
+        self.shared.acls.is_unbound(principal)
+    }
+
+    /// Another number after every change of the rules; what was answered under one holds until then.
+    pub fn rules_version(&self) -> u64 {
+        self.shared.acls.version()
     }
 
     /// The access rules that match, in a fixed order.

@@ -74,7 +74,7 @@ async fn demo(config: Config, arguments: &DemoArgs) -> Result<(), CliError> {
     let mut signals = Signals::install()?;
     let supervisor = Supervisor::from_env();
     let simulate = config.simulate.clone();
-    let anonymous = config.mqtt.anonymous_allowed();
+    let anonymous = config.mqtt.anonymous_allowed(config.mqtt.listen);
     let Some(node) = lifecycle::start(config, &mut signals, &supervisor).await? else {
         return Ok(());
     };

@@ -113,7 +113,8 @@ pub(super) async fn start(
 }
 
 /// The fixed lines on stdout that scripts wait for: `listening DOOR ADDRESS` thrice, for each further
-/// listener of the Kafka door `listening kafka/NAME ADDRESS`, then `ready`.
+/// listener of the Kafka door `listening kafka/NAME ADDRESS`, for those with TLS of the others
+/// `listening mqtt/tls ADDRESS` and `listening http/tls ADDRESS`, then `ready`.
 pub(super) fn announce(node: &Node, supervisor: &Supervisor) -> Result<(), CliError> {
     let addresses = node.addresses();
     output::line(format_args!("listening mqtt {}", addresses.mqtt))?;
@@ -121,6 +122,12 @@ pub(super) fn announce(node: &Node, supervisor: &Supervisor) -> Result<(), CliEr
     output::line(format_args!("listening http {}", addresses.http))?;
     for (name, address) in node.kafka_listeners().iter().skip(1) {
         output::line(format_args!("listening kafka/{name} {address}"))?;
+    }
+    let with_tls = [("mqtt", addresses.mqtt_tls), ("http", addresses.http_tls)];
+    for (door, address) in with_tls {
+        if let Some(address) = address {
+            output::line(format_args!("listening {door}/tls {address}"))?;
+        }
     }
     output::line(format_args!("ready"))?;
     supervisor.ready();

@@ -1,6 +1,7 @@
-//! `holdfast serve`: the node in the foreground until a signal.
+//! `holdfast serve`: the node in the foreground until a signal. SIGHUP reads certificates again.
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::CliError;
 use super::lifecycle::{self, Signals};
@@ -29,6 +30,7 @@ pub(super) fn run(arguments: &ServeArgs) -> Result<(), CliError> {
 
 async fn serve(config: Config) -> Result<(), CliError> {
     let mut signals = Signals::install()?;
+    let mut hangups = signal(SignalKind::hangup())?;
     let supervisor = Supervisor::from_env();
     let Some(node) = lifecycle::start(config, &mut signals, &supervisor).await? else {
         return Ok(());
@@ -37,7 +39,15 @@ async fn serve(config: Config) -> Result<(), CliError> {
     if lifecycle::announce(&node, &supervisor).is_err() {
         tracing::warn!("nobody reads stdout");
     }
-    let name = signals.next().await;
+    let name = loop {
+        tokio::select! {
+            name = signals.next() => break name,
+            _ = hangups.recv() => {
+                tracing::info!("SIGHUP: reading certificates again");
+                node.read_certificates_again().await;
+            }
+        }
+    };
     tracing::info!("{name}: stopping");
     lifecycle::stop(node.stop(), &mut signals, &supervisor).await;
     Ok(())

@@ -1,9 +1,11 @@
-//! Who may use a route: the token of the API, and the rule for the speedometer's open routes.
+//! Who may use a route: the token of the API, the rule for the speedometer's open routes, and what access
+//! rules allow.
 //!
 //! A request without a token is let through only where the configuration says so, or on the speed routes
 //! of a loopback listener. Even then it must not come from a foreign web page: a page that the operator
 //! happens to open could otherwise talk to the node behind their back, directly (`Origin`) or by letting
-//! its own name resolve to 127.0.0.1 (`Host`).
+//! its own name resolve to 127.0.0.1 (`Host`). The same goes for one that comes over a connection whose
+//! certificate names its user: a browser presents that for every page.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,13 +16,15 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::errors::ApiError;
-use crate::auth::{Auth, Principal, TokenError};
+use crate::auth::{Auth, Caller, Operation, Principal, Resource, TokenError};
 
 /// The two ends of the connection a request came over; an extension of every request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,
     pub listener: SocketAddr,
+    /// Who the client's certificate says it is.
+    pub certificate: Option<Principal>,
 }
 
 pub(super) struct Access {
@@ -29,14 +33,27 @@ pub(super) struct Access {
     pub(super) allow_anonymous: bool,
     /// `speed.allow_anonymous`: said explicitly, also for listeners that others can reach.
     pub(super) speed_allow_anonymous: bool,
+    pub(super) rights: Vec<RouteRight>,
 }
 
+/// What access rules are asked before a route is served; its body has not been read by then.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteRight {
+    pub path: &'static str,
+    pub operation: Operation,
+    pub topic: &'static str,
+}
+
+/// Routes that leave out of their answer what the asker may not see.
+pub(super) const ANSWERS_CUT_DOWN: [&str; 2] = ["/api/v1/topics", "/api/v1/groups"];
+
 impl Access {
-    /// The user behind an `Authorization` header, or anonymous where that is allowed.
+    /// The user behind an `Authorization` header, else the one whom the connection's certificate names,
+    /// else anonymous where that is allowed.
     fn judge(
         &self,
         headers: &HeaderMap,
-        peer: Peer,
+        peer: &Peer,
         anonymous_allowed: bool,
     ) -> Result<Principal, ApiError> {
         if let Some(value) = headers.get(header::AUTHORIZATION) {
@@ -50,36 +67,84 @@ impl Access {
                 .verify_token(token, peer.address.ip())
                 .map_err(|refused| ApiError::unauthorized(refused.to_string()));
         }
-        if !anonymous_allowed {
+        let without_token = match &peer.certificate {
+            Some(named) => Some(named.clone()),
+            None => anonymous_allowed.then(|| Principal::anonymous(peer.address.ip())),
+        };
+        let Some(principal) = without_token else {
             return Err(ApiError::unauthorized(
                 "a token is needed: POST /auth gives one, send it as Authorization: Bearer",
             ));
-        }
+        };
         if !same_site(headers, peer) {
             return Err(ApiError::unauthorized(
                 "a request made by a page from another site needs a token",
             ));
         }
-        Ok(Principal::anonymous(peer.address.ip()))
+        Ok(principal)
     }
 
-    fn for_api(&self, headers: &HeaderMap, peer: Peer) -> Result<Principal, ApiError> {
+    pub(super) fn for_api(&self, headers: &HeaderMap, peer: &Peer) -> Result<Principal, ApiError> {
         self.judge(headers, peer, self.allow_anonymous)
     }
 
-    pub(super) fn for_speed(&self, headers: &HeaderMap, peer: Peer) -> Result<Principal, ApiError> {
+    pub(super) fn for_speed(
+        &self,
+        headers: &HeaderMap,
+        peer: &Peer,
+    ) -> Result<Principal, ApiError> {
         let open =
             self.allow_anonymous || self.speed_allow_anonymous || peer.listener.ip().is_loopback();
         self.judge(headers, peer, open)
     }
 
-    /// Whether a live socket of this request may go without a token.
-    pub(super) fn anonymous_socket(&self, headers: &HeaderMap, peer: Peer) -> bool {
-        self.allow_anonymous && same_site(headers, peer)
+    /// Who a live socket of this request is that brings no token; `None`: it must bring one.
+    pub(super) fn without_token(&self, headers: &HeaderMap, peer: &Peer) -> Option<Principal> {
+        let anonymous = || Principal::anonymous(peer.address.ip());
+        let named = peer.certificate.clone();
+        let named = named.or_else(|| self.allow_anonymous.then(anonymous));
+        named.filter(|_| same_site(headers, peer))
     }
 
-    pub(super) fn check_token(&self, token: &str, peer: Peer) -> Result<(), TokenError> {
-        self.auth.verify_token(token, peer.address.ip()).map(|_| ())
+    pub(super) fn check_token(&self, token: &str, peer: &Peer) -> Result<Caller, TokenError> {
+        let principal = self.auth.verify_token(token, peer.address.ip())?;
+        Ok(self.caller(principal))
+    }
+
+    pub(super) fn caller(&self, principal: Principal) -> Caller {
+        Caller::new(self.auth.clone(), principal)
+    }
+
+    /// A route that nobody named a right for is for those whom no rule binds.
+    fn permit(&self, principal: &Principal, path: &str) -> Result<(), ApiError> {
+        if ANSWERS_CUT_DOWN.contains(&path) || self.auth.is_unbound(principal) {
+            return Ok(());
+        }
+        let sentence = match self.rights.iter().find(|right| right.path == path) {
+            Some(right) => return self.permit_topic(principal, right.operation, right.topic),
+            None => format!("not authorized to use {path}"),
+        };
+        tracing::debug!(%principal, path, "not authorized");
+        Err(ApiError::new(StatusCode::FORBIDDEN, sentence))
+    }
+
+    pub(super) fn permit_topic(
+        &self,
+        principal: &Principal,
+        operation: Operation,
+        topic: &str,
+    ) -> Result<(), ApiError> {
+        let resource = Resource::topic(topic);
+        if self.auth.authorize(principal, operation, resource) {
+            return Ok(());
+        }
+        tracing::debug!(%principal, ?operation, topic, "not authorized");
+        let verb = match operation {
+            Operation::Write => "write to",
+            _ => "read",
+        };
+        let sentence = format!("not authorized to {verb} the topic {topic}");
+        Err(ApiError::new(StatusCode::FORBIDDEN, sentence))
     }
 }
 
@@ -89,8 +154,8 @@ pub(super) async fn require_token(
     request: Request,
     next: Next,
 ) -> Response {
-    let judged = peer_of(&request).and_then(|peer| access.for_api(request.headers(), peer));
-    admit(judged, request, next).await
+    let judged = peer_of(&request).and_then(|peer| access.for_api(request.headers(), &peer));
+    admit(&access, judged, request, next).await
 }
 
 /// Middleware of the speed routes; leaves the [`Principal`] as an extension.
@@ -99,12 +164,21 @@ pub(super) async fn require_speed_access(
     request: Request,
     next: Next,
 ) -> Response {
-    let judged = peer_of(&request).and_then(|peer| access.for_speed(request.headers(), peer));
-    admit(judged, request, next).await
+    let judged = peer_of(&request).and_then(|peer| access.for_speed(request.headers(), &peer));
+    admit(&access, judged, request, next).await
 }
 
-async fn admit(judged: Result<Principal, ApiError>, mut request: Request, next: Next) -> Response {
-    match judged {
+async fn admit(
+    access: &Access,
+    judged: Result<Principal, ApiError>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let permitted = judged.and_then(|principal| {
+        access.permit(&principal, request.uri().path())?;
+        Ok(principal)
+    });
+    match permitted {
         Ok(principal) => {
             request.extensions_mut().insert(principal);
             next.run(request).await
@@ -124,7 +198,7 @@ pub(super) fn peer_of(request: &Request) -> Result<Peer, ApiError> {
     request
         .extensions()
         .get::<Peer>()
-        .copied()
+        .cloned()
         .ok_or_else(internal)
 }
 
@@ -133,7 +207,7 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn same_site(headers: &HeaderMap, peer: Peer) -> bool {
+fn same_site(headers: &HeaderMap, peer: &Peer) -> bool {
     let host = match headers
         .get(header::HOST)
         .map(|value| value.to_str().map(str::to_owned))
@@ -187,6 +261,7 @@ mod tests {
         Peer {
             address: "127.0.0.1:50000".parse().unwrap(),
             listener: listener.parse().unwrap(),
+            certificate: None,
         }
     }
 
@@ -195,30 +270,30 @@ mod tests {
         let loopback = on("127.0.0.1:8080");
         let public = on("192.0.2.1:8080");
         let cases = [
-            (loopback, "127.0.0.1:8080", None, true),
+            (&loopback, "127.0.0.1:8080", None, true),
             (
-                loopback,
+                &loopback,
                 "localhost:8080",
                 Some("http://localhost:3000"),
                 true,
             ),
-            (loopback, "[::1]:8080", Some("http://[::1]:3000"), true),
+            (&loopback, "[::1]:8080", Some("http://[::1]:3000"), true),
             (
-                loopback,
+                &loopback,
                 "127.0.0.1:8080",
                 Some("https://evil.example"),
                 false,
             ),
-            (loopback, "127.0.0.1:8080", Some("null"), false),
+            (&loopback, "127.0.0.1:8080", Some("null"), false),
             (
-                loopback,
+                &loopback,
                 "rebound.example:8080",
                 Some("http://rebound.example:8080"),
                 false,
             ),
-            (loopback, "rebound.example:8080", None, false),
-            (public, "site.example", Some("https://site.example"), true),
-            (public, "site.example", Some("https://evil.example"), false),
+            (&loopback, "rebound.example:8080", None, false),
+            (&public, "site.example", Some("https://site.example"), true),
+            (&public, "site.example", Some("https://evil.example"), false),
         ];
         for (peer, host, origin, expected) in cases {
             let mut list = vec![(header::HOST, host)];
@@ -229,7 +304,7 @@ mod tests {
                 "{host} {origin:?}"
             );
         }
-        assert!(same_site(&HeaderMap::new(), loopback));
+        assert!(same_site(&HeaderMap::new(), &loopback));
     }
 
     #[test]

@@ -4,21 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use holdfast_storage::log::{Damage, Log, LogState};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
 use super::HealthSection;
 use super::guard::Counters;
+use crate::auth::{Auth, Operation, Principal, Resource};
 use crate::live::Live;
 use crate::live::census::{self, GroupCensus, TopicCensus};
 
 pub(super) struct Api {
     pub(super) log: Log,
+    pub(super) auth: Auth,
     pub(super) live: Live,
     pub(super) sections: Vec<HealthSection>,
     pub(super) started: Instant,
@@ -110,17 +112,43 @@ fn door_counters(api: &Api) -> Value {
         "connections_max": api.connections_max,
         "connections_total": read(&counters.connections),
         "connections_refused_total": read(&counters.connections_refused),
+        "tls_refused_total": read(&counters.tls_refused),
         "requests_total": read(&counters.requests),
         "client_errors_total": read(&counters.client_errors),
         "server_errors_total": read(&counters.server_errors),
+        "denied_total": read(&counters.denied),
         "panics_total": read(&counters.panics),
     })
 }
 
-pub(super) async fn topics(State(api): State<Arc<Api>>) -> Json<Vec<TopicCensus>> {
-    Json(census::topics(&api.log))
+/// Those that the asker may describe.
+pub(super) async fn topics(
+    State(api): State<Arc<Api>>,
+    Extension(asker): Extension<Principal>,
+) -> Json<Vec<TopicCensus>> {
+    let mut topics = census::topics(&api.log);
+    topics.retain(|topic| api.may_describe(&asker, Resource::topic(&topic.name)));
+    Json(topics)
 }
 
-pub(super) async fn groups(State(api): State<Arc<Api>>) -> Json<Vec<GroupCensus>> {
-    Json(census::groups(&api.log))
+/// Those that the asker may describe, with those of their topics of which that is true, too.
+pub(super) async fn groups(
+    State(api): State<Arc<Api>>,
+    Extension(asker): Extension<Principal>,
+) -> Json<Vec<GroupCensus>> {
+    let mut groups = census::groups(&api.log);
+    groups.retain(|group| api.may_describe(&asker, Resource::group(&group.group)));
+    for group in &mut groups {
+        group
+            .topics
+            .retain(|part| api.may_describe(&asker, Resource::topic(&part.topic)));
+        group.lag = group.topics.iter().map(|part| part.lag).sum();
+    }
+    Json(groups)
+}
+
+impl Api {
+    fn may_describe(&self, asker: &Principal, resource: Resource<'_>) -> bool {
+        self.auth.authorize(asker, Operation::Describe, resource)
+    }
 }

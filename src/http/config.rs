@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::tls::listener::TlsListenerConfig;
+
 /// Where the HTTP door listens and what it bears.
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -12,6 +14,9 @@ pub struct HttpConfig {
     /// Further addresses that serve exactly the same, for clients with fixed ports
     /// (`127.0.0.1:8000`, `127.0.0.1:9000`, `127.0.0.1:3000`). Default none.
     pub extra_listen: Vec<SocketAddr>,
+    /// `[http.tls]`: a listener with TLS beside them that serves the same; every limit counts all
+    /// together, and the handshake may take as long as a request head. Default none.
+    pub tls: Option<TlsListenerConfig>,
     /// Serves every route without a token. A token that is sent is still judged. Default false.
     pub allow_anonymous: bool,
     /// Connections served at once, over all listeners; one more is answered 503. Default 1024.
@@ -38,6 +43,7 @@ impl Default for HttpConfig {
         HttpConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             extra_listen: Vec::new(),
+            tls: None,
             allow_anonymous: false,
             connections_max: 1024,
             request_body_bytes_max: 8 << 20,

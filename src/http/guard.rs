@@ -46,8 +46,12 @@ const FIXED_HEADERS: [(HeaderName, HeaderValue); 5] = [
 pub(super) struct Counters {
     pub(super) connections: AtomicU64,
     pub(super) connections_refused: AtomicU64,
+    /// Ended in the TLS handshake, or with a certificate that names nobody.
+    pub(super) tls_refused: AtomicU64,
     pub(super) requests: AtomicU64,
     pub(super) client_errors: AtomicU64,
+    /// Requests that access rules refused.
+    pub(super) denied: AtomicU64,
     pub(super) server_errors: AtomicU64,
     pub(super) panics: AtomicU64,
 }
@@ -73,6 +77,9 @@ pub(super) async fn envelope(
         counters.client_errors.fetch_add(1, Ordering::Relaxed);
     } else if answer.status().is_server_error() {
         counters.server_errors.fetch_add(1, Ordering::Relaxed);
+    }
+    if answer.status() == StatusCode::FORBIDDEN {
+        counters.denied.fetch_add(1, Ordering::Relaxed);
     }
     let headers = answer.headers_mut();
     for (name, value) in FIXED_HEADERS {

@@ -1,5 +1,5 @@
 //! The HTTP door: REST, WebSockets and the dashboard on one listener (and, if configured, further ones
-//! that serve the same).
+//! that serve the same, one of them with TLS).
 //!
 //! Owns sockets, access rules, the shape of errors, and the routes about the node itself. Rooms with rules
 //! of their own (telemetry intake, the speedometer) come as routers and are mounted behind the access rule
@@ -34,17 +34,18 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use access::Peer;
 use access::{Access, require_speed_access, require_token};
+pub use access::{Peer, RouteRight};
 use api::Api;
 pub use config::{HttpConfig, SpeedConfig};
 pub use errors::ApiError;
 use guard::{BodyLimits, Counters, envelope, whole_body};
-use server::{Server, bind};
+use server::{Listener, Server};
 use sockets::Sockets;
 
 use crate::auth::Auth;
 use crate::live::Live;
+use crate::tls::{self, Tls, TlsError};
 
 /// One part of the node in `/health`.
 #[derive(Clone)]
@@ -63,6 +64,9 @@ pub struct Mounts {
     pub with_token: Router,
     /// Behind the speed rule: `POST /speed`.
     pub speed: Router,
+    /// What access rules are asked for the routes of these two; one that is not named here is for those
+    /// whom no rule binds.
+    pub rights: Vec<RouteRight>,
     /// With authentication of their own.
     pub open: Router,
     pub health: Vec<HealthSection>,
@@ -73,6 +77,7 @@ impl Default for Mounts {
         Mounts {
             with_token: Router::new(),
             speed: Router::new(),
+            rights: Vec::new(),
             open: Router::new(),
             health: Vec::new(),
         }
@@ -88,11 +93,14 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error("http.tls: {0}")]
+    Tls(#[from] TlsError),
 }
 
 /// A running door.
 pub struct HttpHandle {
     addresses: Vec<SocketAddr>,
+    tls: Option<(SocketAddr, Arc<Tls>)>,
     tracker: TaskTracker,
 }
 
@@ -102,9 +110,19 @@ impl HttpHandle {
         self.addresses.first().copied()
     }
 
-    /// Every bound address: `http.listen`, then `http.extra_listen` in order.
+    /// Every bound address without TLS: `http.listen`, then `http.extra_listen` in order.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where `http.tls.listen` is bound.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().map(|(address, _)| *address)
+    }
+
+    /// Of the listener that has it.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref().map(|(_, tls)| tls)
     }
 
     /// Resolves when, after cancellation, every connection has ended; bounded by `http.shutdown_timeout_s`.
@@ -123,17 +141,12 @@ pub async fn start(
     mounts: Mounts,
     cancel: CancellationToken,
 ) -> Result<HttpHandle, StartError> {
-    let mut listeners = Vec::new();
-    for address in std::iter::once(config.listen).chain(config.extra_listen.iter().copied()) {
-        let bound = bind(address)
-            .await
-            .map_err(|(address, source)| StartError::Bind { address, source })?;
-        listeners.push(bound);
-    }
+    let listeners = open(&config).await?;
     let access = Arc::new(Access {
-        auth,
+        auth: auth.clone(),
         allow_anonymous: config.allow_anonymous,
         speed_allow_anonymous: speed.allow_anonymous,
+        rights: mounts.rights.clone(),
     });
     let counters = Arc::new(Counters::default());
     let connections = Arc::new(Semaphore::new(
@@ -141,6 +154,7 @@ pub async fn start(
     ));
     let api = Arc::new(Api {
         log,
+        auth,
         live: live.clone(),
         sections: mounts.health.clone(),
         started: Instant::now(),
@@ -157,18 +171,47 @@ pub async fn start(
         counters,
         connections,
         tracker.clone(),
-        cancel,
+        cancel.clone(),
     );
-    let mut addresses = Vec::new();
-    for (listener, local) in listeners {
-        if !local.ip().is_loopback() {
-            tracing::warn!(%local, anonymous, "HTTP is served beyond this machine, without TLS");
+    let (mut addresses, mut with_tls) = (Vec::new(), None);
+    for listener in listeners {
+        let local = listener.local;
+        match &listener.tls {
+            Some(tls) => {
+                with_tls = Some((local, Arc::clone(tls)));
+                let following = Arc::clone(tls).follow(tls::CHECK_EVERY, cancel.clone());
+                tracker.spawn(following);
+            }
+            None => {
+                if !local.ip().is_loopback() {
+                    tracing::warn!(%local, anonymous, "HTTP is served beyond this machine, without TLS");
+                }
+                addresses.push(local);
+            }
         }
-        addresses.push(local);
-        tracker.spawn(Arc::clone(&server).run(listener, local));
+        tracker.spawn(Arc::clone(&server).run(listener));
     }
     tracker.close();
-    Ok(HttpHandle { addresses, tracker })
+    Ok(HttpHandle {
+        addresses,
+        tls: with_tls,
+        tracker,
+    })
+}
+
+/// Binds every listener, and reads certificates.
+async fn open(config: &HttpConfig) -> Result<Vec<Listener>, StartError> {
+    let plain = std::iter::once(config.listen).chain(config.extra_listen.iter().copied());
+    let mut asked: Vec<_> = plain.map(|address| (address, None)).collect();
+    if let Some(section) = &config.tls {
+        asked.push((section.listen, Some(section.open().await?)));
+    }
+    let mut listeners = Vec::new();
+    for (address, tls) in asked {
+        let bound = Listener::bind(address, tls).await;
+        listeners.push(bound.map_err(|source| StartError::Bind { address, source })?);
+    }
+    Ok(listeners)
 }
 
 /// The token is judged before the body is read: a stranger's bytes take no place in memory.

@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 use super::access::{Access, Peer};
 use super::errors::ApiError;
-use crate::live::{Gate, Live, MESSAGE_BYTES_MAX, SENSOR_BYTES_MAX, SocketPermit, TokenCheck};
+use crate::auth::Operation;
+use crate::live::{Gate, Live, MESSAGE_BYTES_MAX, SENSOR_BYTES_MAX};
+use crate::live::{SPEED_TOPIC, SocketPermit, TokenCheck};
 
 pub(super) struct Sockets {
     pub(super) access: Arc<Access>,
@@ -29,11 +31,11 @@ pub(super) async fn live(
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
     let permit = sockets.admit()?;
+    let without_token = sockets.access.without_token(&headers, &peer);
     let check = sockets.token_check(peer);
-    let gate = if sockets.access.anonymous_socket(&headers, peer) {
-        Gate::HelloOnly(check)
-    } else {
-        Gate::Token(check)
+    let gate = match without_token {
+        Some(principal) => Gate::HelloOnly(sockets.access.caller(principal), check),
+        None => Gate::Token(check),
     };
     let live = sockets.live.clone();
     Ok(limited(upgrade).on_upgrade(move |socket| live.serve_dashboard(socket, gate, permit)))
@@ -48,8 +50,12 @@ pub(super) async fn gauge(
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
-    let gate = match sockets.access.for_speed(&headers, peer) {
-        Ok(_) => Gate::Open,
+    let gate = match sockets.access.for_speed(&headers, &peer) {
+        Ok(principal) => {
+            let access = &sockets.access;
+            access.permit_topic(&principal, Operation::Read, SPEED_TOPIC)?;
+            Gate::Open(access.caller(principal))
+        }
         Err(_) if !headers.contains_key(header::AUTHORIZATION) => {
             Gate::Token(sockets.token_check(peer))
         }
@@ -78,7 +84,7 @@ impl Sockets {
 
     fn token_check(&self, peer: Peer) -> TokenCheck {
         let access = Arc::clone(&self.access);
-        Arc::new(move |token| access.check_token(token, peer))
+        Arc::new(move |token| access.check_token(token, &peer))
     }
 }
 

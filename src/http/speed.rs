@@ -15,8 +15,9 @@ use holdfast_storage::log::{Log, Record};
 use holdfast_storage::telemetry::SPEED_KIND;
 use serde_json::json;
 
+use super::RouteRight;
 use super::telemetry::{Refusal, client_of, now_ms, partition_of, whole};
-use crate::auth::Principal;
+use crate::auth::{Operation, Principal};
 use crate::pipelines::telemetry::SPEED_TOPIC;
 use crate::pipelines::telemetry::record::{header, text_header};
 use crate::pipelines::telemetry::speed::{self, SpeedError};
@@ -24,6 +25,13 @@ use crate::pipelines::telemetry::timestamps::rfc3339;
 
 /// Largest body of `POST /speed`.
 pub const SPEED_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// What access rules are asked for the route.
+pub const RIGHT: RouteRight = RouteRight {
+    path: "/speed",
+    operation: Operation::Write,
+    topic: SPEED_TOPIC,
+};
 
 /// What the endpoint needs; clones share it.
 #[derive(Clone)]

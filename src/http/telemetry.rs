@@ -27,10 +27,12 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::task::JoinError;
 
-use crate::auth::Principal;
+use super::RouteRight;
+use crate::auth::{Operation, Principal};
 use crate::pipelines::telemetry::record::{self, header, text_header};
 use crate::pipelines::telemetry::rules::{self, code};
-use crate::pipelines::telemetry::{DLQ_TOPIC, Handle, RAW_TOPIC, Rules, TelemetryConfig};
+use crate::pipelines::telemetry::{CLEANED_TOPIC, DLQ_TOPIC, RAW_TOPIC};
+use crate::pipelines::telemetry::{Handle, Rules, TelemetryConfig};
 use batch::{BodyError, Judgement};
 use recent::RecentRecords;
 
@@ -38,6 +40,24 @@ use recent::RecentRecords;
 pub const INGEST_BODY_BYTES_MAX: usize = 4 << 20;
 /// Most records of one `POST /ingest`.
 pub const INGEST_RECORDS_MAX: usize = 10_000;
+/// What access rules are asked for the routes.
+pub const RIGHTS: [RouteRight; 3] = [
+    RouteRight {
+        path: "/ingest",
+        operation: Operation::Write,
+        topic: RAW_TOPIC,
+    },
+    RouteRight {
+        path: "/topics/summary",
+        operation: Operation::Read,
+        topic: CLEANED_TOPIC,
+    },
+    RouteRight {
+        path: "/invalid/recent",
+        operation: Operation::Read,
+        topic: DLQ_TOPIC,
+    },
+];
 /// Rejected records of a page where the client names no number.
 const INVALID_LIMIT_DEFAULT: usize = 50;
 

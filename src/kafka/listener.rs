@@ -17,13 +17,10 @@ use super::connection;
 use super::endpoint::{self, Endpoint};
 use super::groups::Coordinator;
 use crate::auth::Auth;
-use crate::tls::TlsError;
+use crate::tls::{self, Tls, TlsError};
 
 /// Pause after a failed accept: running out of file descriptors fails at once, again and again.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-
-/// How often certificates are looked at.
-const CERTIFICATES_CHECK: Duration = Duration::from_secs(10);
 
 /// Why the door did not open.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +66,7 @@ pub struct KafkaStats {
 #[derive(Debug, Clone)]
 pub struct Handle {
     listeners: Arc<[(String, SocketAddr)]>,
+    tls: Arc<[Arc<Tls>]>,
     counters: Arc<Counters>,
     tasks: TaskTracker,
 }
@@ -83,6 +81,11 @@ impl Handle {
     /// Every listener's name and address, in the order of the configuration.
     pub fn listeners(&self) -> &[(String, SocketAddr)] {
         &self.listeners
+    }
+
+    /// Of the listeners that have it.
+    pub fn tls(&self) -> &[Arc<Tls>] {
+        &self.tls
     }
 
     pub fn stats(&self) -> KafkaStats {
@@ -132,6 +135,10 @@ pub async fn start(
     let addresses = listening.iter().map(|(_, e)| (e.name.clone(), e.address));
     let handle = Handle {
         listeners: addresses.collect(),
+        tls: listening
+            .iter()
+            .filter_map(|(_, e)| e.tls.clone())
+            .collect(),
         counters,
         tasks: door.tasks.clone(),
     };
@@ -146,7 +153,7 @@ pub async fn start(
         if let Some(tls) = &endpoint.tls {
             let following = tls
                 .clone()
-                .follow(CERTIFICATES_CHECK, door.broker.stop.clone());
+                .follow(tls::CHECK_EVERY, door.broker.stop.clone());
             handle.tasks.spawn(following);
         }
         handle.tasks.spawn(door.clone().run(socket, endpoint));

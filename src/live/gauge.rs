@@ -3,7 +3,10 @@
 use axum::extract::ws::WebSocket;
 
 use super::Live;
+use super::room::NOT_AUTHORIZED;
 use super::socket::{Ended, Gate, Link};
+use super::speed::TOPIC;
+use crate::auth::{Operation, Resource, Right};
 
 /// Serves one gauge until it or the node goes.
 pub(super) async fn serve(live: &Live, socket: WebSocket, sensor_id: Option<String>, gate: Gate) {
@@ -20,7 +23,13 @@ async fn drive(
     sensor_id: Option<&str>,
     gate: Gate,
 ) -> Result<(), Ended> {
-    link.hello(gate, false).await?;
+    let caller = link.hello(gate, false).await?;
+    let right = caller.right(Operation::Read, Resource::topic(TOPIC));
+    let entitled = || match right.as_ref().is_none_or(Right::holds) {
+        true => Ok(()),
+        false => Err(Ended::Forbidden(NOT_AUTHORIZED)),
+    };
+    entitled()?;
     let board = &live.shared.speeds;
     let mut latest = board.watch(sensor_id);
     loop {
@@ -33,6 +42,7 @@ async fn drive(
                 }
                 let speed = latest.borrow_and_update().as_ref().map(|reading| reading.speed.to_string());
                 if let Some(speed) = speed {
+                    entitled()?;
                     link.send(speed.into()).await?;
                 }
             }

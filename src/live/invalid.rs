@@ -14,9 +14,13 @@ use super::room::{
     Following, Gone, OnDemand, Outlet, Room, Running, STREAM_FRAMES_MAX, update_frame_of,
 };
 use super::sources::{InvalidItem, TelemetrySource};
+use crate::auth::{Operation, Resource};
 
 /// Records sent on joining, and the most that one look takes.
 const LOOK_RECORDS: usize = 50;
+
+/// Who may read this may see what was rejected.
+const TOPIC: &str = "telemetry.dlq";
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -105,6 +109,10 @@ impl Invalid {
 }
 
 impl Room for Invalid {
+    fn asks(&self) -> (Operation, Resource<'_>) {
+        (Operation::Read, Resource::topic(TOPIC))
+    }
+
     fn follow(self: Arc<Self>, outlet: Outlet) -> Following {
         let room = Arc::clone(&self);
         let news = self.producer.follow(

@@ -2,7 +2,8 @@
 //!
 //! Owns the rooms of `/ws/live`, the latest value of every speed sensor, and the sockets. It reads topics
 //! without a group and without ever writing; what is not in the log (telemetry quality, MQTT counters) it
-//! asks for through [`Sources`]. Rooms do not know one another.
+//! asks for through [`Sources`]. Rooms do not know one another. Every room names the right that its
+//! followers need; it is asked again before every frame.
 //!
 //! Ingestion never waits for a socket and a socket never waits for ingestion: producers write into
 //! watches and rings (`room`), sockets take from them at their own pace. Limits: [`LiveConfig`], and the
@@ -35,12 +36,14 @@ use tokio_util::task::TaskTracker;
 use invalid::Invalid;
 use overview::Overview;
 use quality::Quality;
-use room::{FanOut, OnDemand, Room};
-pub use socket::{CLOSE_UNAUTHORIZED, Gate, MESSAGE_BYTES_MAX, TokenCheck};
+use room::{FanOut, NOT_AUTHORIZED, OnDemand, Room};
+pub use socket::{CLOSE_FORBIDDEN, CLOSE_UNAUTHORIZED, Gate, MESSAGE_BYTES_MAX, TokenCheck};
 pub use sources::{InvalidItem, MqttSnapshot, Sources, SpeedRule, TelemetrySource};
 use speed::SpeedBoard;
-pub use speed::{Reading, SENSOR_BYTES_MAX};
+pub use speed::{Reading, SENSOR_BYTES_MAX, TOPIC as SPEED_TOPIC};
 use topic::TopicRoom;
+
+use crate::auth::{Caller, Operation, Resource, Right};
 
 /// Section `[live]` of the configuration.
 #[derive(Debug, Clone, serde::Deserialize)]
@@ -194,14 +197,28 @@ impl Live {
         counters
     }
 
-    /// The room of that name, or the sentence for the client.
-    fn room(&self, name: &str) -> Result<Arc<dyn Room>, &'static str> {
+    /// The room of that name and the right to it, or the sentence for the client.
+    fn room(
+        &self,
+        name: &str,
+        caller: &Caller,
+    ) -> Result<(Arc<dyn Room>, Option<Right>), &'static str> {
+        let entitled = |operation, resource| {
+            let right = caller.right(operation, resource);
+            match right.as_ref().is_none_or(Right::holds) {
+                true => Ok(right),
+                false => Err(NOT_AUTHORIZED),
+            }
+        };
         if let Some(room) = self.shared.rooms.get(name) {
-            return Ok(Arc::clone(room));
+            let (operation, resource) = room.asks();
+            return Ok((Arc::clone(room), entitled(operation, resource)?));
         }
         let topic = name
             .strip_prefix(topic::PREFIX)
             .ok_or("there is no such room")?;
+        // First: whoever may not read it is not told whether it exists.
+        let right = entitled(Operation::Read, Resource::topic(topic))?;
         if self.shared.log.topic(topic).is_none() {
             return Err("there is no such topic");
         }
@@ -220,7 +237,7 @@ impl Live {
                 producer,
             ))
         });
-        Ok(Arc::clone(room) as Arc<dyn Room>)
+        Ok((Arc::clone(room) as Arc<dyn Room>, right))
     }
 }
 

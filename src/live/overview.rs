@@ -14,6 +14,7 @@ use super::room::{
     Following, OnDemand, Outlet, Room, Running, Snapshot, follow_snapshots, update_frame,
 };
 use super::sources::{MqttSnapshot, Sources};
+use crate::auth::{Operation, Resource};
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -131,6 +132,10 @@ impl Overview {
 }
 
 impl Room for Overview {
+    fn asks(&self) -> (Operation, Resource<'_>) {
+        (Operation::Describe, Resource::CLUSTER)
+    }
+
     fn follow(self: Arc<Self>, outlet: Outlet) -> Following {
         let room = Arc::clone(&self);
         let snapshots = self

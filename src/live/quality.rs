@@ -10,6 +10,10 @@ use super::room::{
     Following, OnDemand, Outlet, Room, Running, Snapshot, follow_snapshots, update_frame_of,
 };
 use super::sources::TelemetrySource;
+use crate::auth::{Operation, Resource};
+
+/// Who may read this may see its quality.
+const TOPIC: &str = "telemetry.cleaned";
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -52,6 +56,10 @@ impl Quality {
 }
 
 impl Room for Quality {
+    fn asks(&self) -> (Operation, Resource<'_>) {
+        (Operation::Read, Resource::topic(TOPIC))
+    }
+
     fn follow(self: Arc<Self>, outlet: Outlet) -> Following {
         let room = Arc::clone(&self);
         let snapshots = self

@@ -15,6 +15,8 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::{Operation, Resource, Right};
+
 /// Frames that wait for one socket, over all of its rooms.
 pub(super) const SOCKET_FRAMES_MAX: usize = 32;
 
@@ -28,25 +30,45 @@ pub(super) type Snapshot = Option<Utf8Bytes>;
 pub(super) type Following = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub(super) trait Room: Send + Sync {
+    /// The right that whoever follows needs.
+    fn asks(&self) -> (Operation, Resource<'_>);
+
     /// Sends this room to one socket until the socket goes.
     fn follow(self: Arc<Self>, outlet: Outlet) -> Following;
 }
 
-/// The socket left; the room stops following it.
+/// The socket left, or lost its right; the room stops following it.
 pub(super) struct Gone;
+
+/// What is said to a socket that may not follow a room.
+pub(super) const NOT_AUTHORIZED: &str = "not authorized";
 
 /// One room's way to one socket. Waits where the socket is slow.
 pub(super) struct Outlet {
     room: String,
     frames: mpsc::Sender<Utf8Bytes>,
+    /// Asked before every frame; `None`: nothing is asked.
+    right: Option<Right>,
 }
 
 impl Outlet {
-    pub(super) fn new(room: String, frames: mpsc::Sender<Utf8Bytes>) -> Outlet {
-        Outlet { room, frames }
+    pub(super) fn new(
+        room: String,
+        frames: mpsc::Sender<Utf8Bytes>,
+        right: Option<Right>,
+    ) -> Outlet {
+        Outlet {
+            room,
+            frames,
+            right,
+        }
     }
 
     pub(super) async fn send(&self, frame: Utf8Bytes) -> Result<(), Gone> {
+        if self.right.as_ref().is_some_and(|right| !right.holds()) {
+            let _ = self.frames.send(self.error_frame(NOT_AUTHORIZED)).await;
+            return Err(Gone);
+        }
         self.frames.send(frame).await.map_err(|_| Gone)
     }
 
@@ -64,12 +86,13 @@ impl Outlet {
     }
 
     pub(super) async fn error(&self, sentence: &str) -> Result<(), Gone> {
-        self.send(
-            json!({ "type": "error", "room": self.room, "error": sentence })
-                .to_string()
-                .into(),
-        )
-        .await
+        self.send(self.error_frame(sentence)).await
+    }
+
+    fn error_frame(&self, sentence: &str) -> Utf8Bytes {
+        json!({ "type": "error", "room": self.room, "error": sentence })
+            .to_string()
+            .into()
     }
 }
 
@@ -277,7 +300,7 @@ mod tests {
         let (frames, mut socket) = mpsc::channel(1);
         let following = tokio::spawn(follow_snapshots(
             receiver,
-            Outlet::new("overview".into(), frames),
+            Outlet::new("overview".into(), frames, None),
         ));
         sender.send_replace(Some("0".into()));
         // The socket has not taken frame 0, so frame 1 blocks the follower and the rest replace each other.

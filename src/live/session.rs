@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use super::Live;
 use super::room::{Outlet, SOCKET_FRAMES_MAX};
 use super::socket::{Ended, Gate, Link};
+use crate::auth::Caller;
 
 /// Messages that make no sense, before the socket is closed.
 const MISTAKES_MAX: u32 = 16;
@@ -33,10 +34,11 @@ pub(super) async fn serve(live: &Live, socket: WebSocket, gate: Gate) {
 }
 
 async fn drive(live: &Live, link: &mut Link, gate: Gate) -> Result<(), Ended> {
-    link.hello(gate, true).await?;
+    let caller = link.hello(gate, true).await?;
     let (queue, mut frames) = mpsc::channel(SOCKET_FRAMES_MAX);
     let mut rooms = Subscriptions {
         live,
+        caller,
         queue,
         joined: HashMap::new(),
     };
@@ -60,6 +62,7 @@ async fn drive(live: &Live, link: &mut Link, gate: Gate) -> Result<(), Ended> {
 
 struct Subscriptions<'a> {
     live: &'a Live,
+    caller: Caller,
     queue: mpsc::Sender<Utf8Bytes>,
     joined: HashMap<String, AbortHandle>,
 }
@@ -108,10 +111,10 @@ impl Subscriptions<'_> {
         if self.joined.len() >= self.live.shared.config.rooms_per_socket_max {
             return complain("this socket follows as many rooms as one may");
         }
-        match self.live.room(&name) {
+        match self.live.room(&name, &self.caller) {
             Err(sentence) => complain(sentence),
-            Ok(room) => {
-                let outlet = Outlet::new(name.clone(), self.queue.clone());
+            Ok((room, right)) => {
+                let outlet = Outlet::new(name.clone(), self.queue.clone(), right);
                 let following = self.live.shared.tracker.spawn(room.follow(outlet));
                 self.joined.insert(name, following.abort_handle());
                 None

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Live, LiveConfig};
-use crate::auth::TokenError;
+use crate::auth::{Caller, TokenError};
 
 /// From the upgrade to the hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,22 +26,24 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Close code for a missing, wrong, expired or revoked token (the private range of RFC 6455, after HTTP's 401).
 pub const CLOSE_UNAUTHORIZED: u16 = 4401;
+/// Close code for somebody whom access rules do not let follow (after HTTP's 403).
+pub const CLOSE_FORBIDDEN: u16 = 4403;
 /// RFC 6455 section 7.4.1.
 const CLOSE_GOING_AWAY: u16 = 1001;
 const CLOSE_POLICY: u16 = 1008;
 
 /// Judges a token; asked again from time to time while the socket lives.
-pub type TokenCheck = Arc<dyn Fn(&str) -> Result<(), TokenError> + Send + Sync>;
+pub type TokenCheck = Arc<dyn Fn(&str) -> Result<Caller, TokenError> + Send + Sync>;
 
 /// What a socket must show before it is served.
 #[derive(Clone)]
 pub enum Gate {
     /// Nothing.
-    Open,
+    Open(Caller),
     /// A hello with a token.
     Token(TokenCheck),
-    /// A hello; a token in it is judged, none is accepted.
-    HelloOnly(TokenCheck),
+    /// A hello; a token in it is judged, and without one it is this caller.
+    HelloOnly(Caller, TokenCheck),
 }
 
 /// Why a socket ends.
@@ -51,6 +53,7 @@ pub(super) enum Ended {
     Gone,
     ShuttingDown,
     Unauthorized(&'static str),
+    Forbidden(&'static str),
     Policy(&'static str),
 }
 
@@ -94,12 +97,12 @@ impl Link {
         }
     }
 
-    /// Lets the client in; `welcome` says whether it is told so.
-    pub(super) async fn hello(&mut self, gate: Gate, welcome: bool) -> Result<(), Ended> {
-        let (check, token_needed) = match gate {
-            Gate::Open => return Ok(()),
-            Gate::Token(check) => (check, true),
-            Gate::HelloOnly(check) => (check, false),
+    /// Lets the client in and says who it is; `welcome` says whether it is told so.
+    pub(super) async fn hello(&mut self, gate: Gate, welcome: bool) -> Result<Caller, Ended> {
+        let (check, without_token) = match gate {
+            Gate::Open(caller) => return Ok(caller),
+            Gate::Token(check) => (check, None),
+            Gate::HelloOnly(caller, check) => (check, Some(caller)),
         };
         let late = Ended::Unauthorized("no hello came in time");
         let first = timeout(HELLO_TIMEOUT, self.hear())
@@ -110,18 +113,18 @@ impl Link {
         let Ok(Hello::Hello { token }) = serde_json::from_str(&first) else {
             return Err(malformed);
         };
-        match token.filter(|token| !token.is_empty()) {
+        let caller = match token.filter(|token| !token.is_empty()) {
             Some(token) => {
-                check(&token).map_err(unauthorized)?;
+                let caller = check(&token).map_err(unauthorized)?;
                 self.token = Some((check, token));
+                caller
             }
-            None if token_needed => return Err(malformed),
-            None => {}
-        }
+            None => without_token.ok_or(malformed)?,
+        };
         if welcome {
             self.send(r#"{"type":"welcome"}"#.into()).await?;
         }
-        Ok(())
+        Ok(caller)
     }
 
     /// The next text of the client. Pings, answers, and checks the token in between.
@@ -176,6 +179,7 @@ impl Link {
             Ended::Gone => return,
             Ended::ShuttingDown => (CLOSE_GOING_AWAY, "the node is shutting down"),
             Ended::Unauthorized(reason) => (CLOSE_UNAUTHORIZED, reason),
+            Ended::Forbidden(reason) => (CLOSE_FORBIDDEN, reason),
             Ended::Policy(reason) => (CLOSE_POLICY, reason),
         };
         let farewell = async {

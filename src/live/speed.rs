@@ -24,9 +24,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::room::{Following, Gone, Outlet, Room, update_frame};
 use super::sources::SpeedRule;
 use super::topic::read;
+use crate::auth::{Operation, Resource};
 
 /// The topic of the speed events.
-pub(super) const TOPIC: &str = "speed-events";
+pub const TOPIC: &str = "speed-events";
 
 /// Records per partition that are read again at start.
 const REBUILD_RECORDS: u64 = 10_000;
@@ -273,6 +274,10 @@ impl Sensors {
 }
 
 impl Room for SpeedBoard {
+    fn asks(&self) -> (Operation, Resource<'_>) {
+        (Operation::Read, Resource::topic(TOPIC))
+    }
+
     fn follow(self: Arc<Self>, outlet: Outlet) -> Following {
         let frames = self.stream.subscribe();
         Box::pin(async move {

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::room::{
     Following, Gone, OnDemand, Outlet, Room, Running, STREAM_FRAMES_MAX, update_frame,
 };
+use crate::auth::{Operation, Resource};
 
 /// Prefix of the room names.
 pub(super) const PREFIX: &str = "topic:";
@@ -166,6 +167,10 @@ impl TopicRoom {
 }
 
 impl Room for TopicRoom {
+    fn asks(&self) -> (Operation, Resource<'_>) {
+        (Operation::Read, Resource::topic(&self.name))
+    }
+
     fn follow(self: Arc<Self>, outlet: Outlet) -> Following {
         let room = Arc::clone(&self);
         let shown = self.producer.follow(

@@ -16,6 +16,10 @@ use super::frame::{Fault, Version};
 
 /// Decodes one whole packet.
 pub(crate) fn read(mut packet: BytesMut, version: Version) -> Result<Packet, Fault> {
+    if let (Version::V5, [0xe0, 1, reason]) = (version, &packet[..]) {
+        // Properties may be left out (3.14.2.2.1), which rumqttd does not know.
+        packet = BytesMut::from(&disconnect(*reason)[..]);
+    }
     let len = packet.len();
     let decoded = catch_unwind(AssertUnwindSafe(|| match version {
         Version::V311 => V4.read_mut(&mut packet, len),
@@ -99,6 +103,12 @@ pub(crate) fn puback(packet_id: u16) -> [u8; 4] {
     [0x40, 2, high, low]
 }
 
+/// MQTT 5 only: 3.1.1 has no PUBACK that says no.
+pub(crate) fn puback_refused(packet_id: u16, reason: u8) -> [u8; 5] {
+    let [high, low] = packet_id.to_be_bytes();
+    [0x40, 3, high, low, reason]
+}
+
 pub(crate) const PINGRESP: [u8; 2] = [0xd0, 0];
 
 /// MQTT 5 only: 3.1.1 has no DISCONNECT from the server.
@@ -124,6 +134,10 @@ mod tests {
         }
         let packet = read(BytesMut::from(&disconnect(0x8e)[..]), Version::V5).unwrap();
         assert!(matches!(packet, Packet::Disconnect(..)));
+        let short = read(BytesMut::from(&[0xe0, 1, 0x04][..]), Version::V5).unwrap();
+        let long = read(BytesMut::from(&disconnect(0x04)[..]), Version::V5).unwrap();
+        assert_eq!(short, long);
+        assert!(read(BytesMut::from(&[0xe0, 1, 0x04][..]), Version::V311).is_err());
     }
 
     #[test]

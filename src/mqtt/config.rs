@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
+use crate::tls::listener::TlsListenerConfig;
+
 /// Configuration of the MQTT door. Every limit is per node unless it says otherwise.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -13,6 +15,9 @@ pub struct MqttConfig {
     /// Whether clients without credentials are let in. Left out (the default): on a loopback
     /// address yes, on any other no. Wrong credentials are refused either way.
     pub allow_anonymous: Option<bool>,
+    /// `[mqtt.tls]`: a listener with TLS beside the plain one; every limit counts both together.
+    /// Default none.
+    pub tls: Option<TlsListenerConfig>,
     /// Connected clients. Default 10000.
     pub connections_max: usize,
     /// Bytes of one packet, fixed header included; told to MQTT 5 clients. Default 921600
@@ -95,6 +100,7 @@ impl Default for MqttConfig {
         MqttConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
             allow_anonymous: None,
+            tls: None,
             connections_max: 10_000,
             packet_bytes_max: 900 << 10,
             handshake_timeout_ms: 10_000,
@@ -193,10 +199,10 @@ impl MqttConfig {
         Ok(())
     }
 
-    /// Whether a client without credentials is let in.
-    pub(crate) fn anonymous_allowed(&self) -> bool {
+    /// Whether a client without credentials is let in by the listener of this address.
+    pub(crate) fn anonymous_allowed(&self, listen: SocketAddr) -> bool {
         self.allow_anonymous
-            .unwrap_or_else(|| self.listen.ip().is_loopback())
+            .unwrap_or_else(|| listen.ip().is_loopback())
     }
 }
 
@@ -213,14 +219,16 @@ mod tests {
     #[test]
     fn anonymous_follows_the_address_unless_said_in_words() {
         let mut config = MqttConfig::default();
-        assert!(config.anonymous_allowed());
-        config.listen = "0.0.0.0:1883".parse().unwrap();
-        assert!(!config.anonymous_allowed());
+        let (here, reachable) = (
+            "127.0.0.1:1883".parse().unwrap(),
+            "0.0.0.0:1883".parse().unwrap(),
+        );
+        assert!(config.anonymous_allowed(here));
+        assert!(!config.anonymous_allowed(reachable));
         config.allow_anonymous = Some(true);
-        assert!(config.anonymous_allowed());
-        config.listen = "127.0.0.1:1883".parse().unwrap();
+        assert!(config.anonymous_allowed(reachable));
         config.allow_anonymous = Some(false);
-        assert!(!config.anonymous_allowed());
+        assert!(!config.anonymous_allowed(here));
     }
 
     #[test]

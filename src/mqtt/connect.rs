@@ -15,7 +15,7 @@ use super::config::MqttConfig;
 use super::frame::{Fault, Version, variable_integer};
 use super::publish::{Publish, PublishProperties, QoS};
 use super::topic::{TopicLimits, check_name};
-use crate::auth::{Auth, LoginError};
+use crate::auth::{Auth, LoginError, Principal};
 
 /// Largest CONNECT: a will of 64 KiB and the texts beside it. Nobody is authenticated yet.
 const CONNECT_BYTES_MAX: usize = 128 << 10;
@@ -230,40 +230,39 @@ pub(crate) struct Admitted {
     pub(crate) client_id: String,
     /// The client identifier is ours and is told.
     pub(crate) assigned: bool,
-    /// The user who signed in; `None` for an anonymous client.
-    pub(crate) owner: Option<String>,
+    pub(crate) principal: Principal,
     pub(crate) keep_alive_s: u16,
 }
 
-/// Who the client is and whether it may come in.
+/// Who the client is and whether it may come in. `without_login` is who one is that presents no
+/// credentials, if such a one may come in at all.
 pub(crate) async fn decide(
     connect: &Connect,
     config: &MqttConfig,
     auth: &Auth,
     from: IpAddr,
+    without_login: Option<Principal>,
 ) -> Result<Admitted, Refusal> {
     if connect.authentication_method {
         return Err(Refusal::BadAuthenticationMethod);
     }
-    let owner = match &connect.login {
+    let principal = match &connect.login {
         Some((name, secret)) => {
             let principal = auth.login(name, secret, from).await;
-            let principal = principal.map_err(|error| match error {
+            principal.map_err(|error| match error {
                 LoginError::TooManyFailures { .. } => Refusal::TooManyFailures,
                 LoginError::Busy => Refusal::PasswordsWaiting,
                 _ => Refusal::BadCredentials,
-            })?;
-            Some(principal.name().to_owned())
+            })?
         }
-        None if config.anonymous_allowed() => None,
-        None => return Err(Refusal::NotAuthorized),
+        None => without_login.ok_or(Refusal::NotAuthorized)?,
     };
     check_will(connect, config)?;
     let (client_id, assigned) = client_id(connect, config)?;
     Ok(Admitted {
         client_id,
         assigned,
-        owner,
+        principal,
         keep_alive_s: keep_alive_s(connect, config),
     })
 }

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::publish::{Publish, PublishProperties, QoS};
 use super::stats::{LogGate, MqttStats, add};
+use crate::auth::Rights;
 
 /// Number of one connection; never reused while the node runs.
 pub(crate) type ConnectionId = u64;
@@ -94,6 +95,8 @@ pub(crate) struct DeliveryQueue {
     queued_bytes: AtomicUsize,
     bytes_max: usize,
     gate: LogGate,
+    /// What the subscriber may read; `None`: nothing is asked.
+    reading: Option<Arc<Rights>>,
 }
 
 impl DeliveryQueue {
@@ -101,6 +104,7 @@ impl DeliveryQueue {
         client: String,
         messages_max: usize,
         bytes_max: usize,
+        reading: Option<Arc<Rights>>,
     ) -> (Arc<DeliveryQueue>, mpsc::Receiver<Delivery>) {
         let (sender, receiver) = mpsc::channel(messages_max);
         let queue = DeliveryQueue {
@@ -109,8 +113,16 @@ impl DeliveryQueue {
             queued_bytes: AtomicUsize::new(0),
             bytes_max,
             gate: LogGate::default(),
+            reading,
         };
         (Arc::new(queue), receiver)
+    }
+
+    /// Whether access rules let the subscriber read messages of this topic.
+    pub(crate) fn may_read(&self, topic: &str) -> bool {
+        self.reading
+            .as_ref()
+            .is_none_or(|reading| reading.to(topic))
     }
 
     /// Whether a message of this size fits now.
@@ -121,6 +133,10 @@ impl DeliveryQueue {
 
     /// Queues it, or counts and logs that the subscriber missed it.
     pub(crate) fn push(&self, delivery: Delivery, stats: &MqttStats) {
+        if !self.may_read(&delivery.message.topic) {
+            add(&stats.unreadable, 1);
+            return;
+        }
         if self.has_room(&delivery.message) {
             let bytes = delivery.message.bytes();
             // Counted first: the receiver may take it before `try_send` has returned.
@@ -184,7 +200,7 @@ mod tests {
     #[test]
     fn a_full_queue_refuses_the_newest_and_counts_it() {
         let stats = MqttStats::default();
-        let (queue, mut receiver) = DeliveryQueue::new("c".to_owned(), 3, 100);
+        let (queue, mut receiver) = DeliveryQueue::new("c".to_owned(), 3, 100, None);
         for _ in 0..5 {
             queue.push(delivery(10), &stats);
         }

@@ -1,6 +1,6 @@
-//! The MQTT door: MQTT 3.1.1 and 5 over TCP, in front of the log.
+//! The MQTT door: MQTT 3.1.1 and 5 over TCP, with and without TLS, in front of the log.
 //!
-//! **Owns** its listener, the sessions of its clients, live subscriptions, retained messages and
+//! **Owns** its listeners, the sessions of its clients, live subscriptions, retained messages and
 //! the routes from MQTT topics to log topics. **May not know** the other doors or any pipeline.
 //!
 //! A publish of QoS 1 is acknowledged after the fdatasync that covers its record, never before and
@@ -9,7 +9,7 @@
 //! (`router`, behind a trait).
 //!
 //! ```text
-//! serve: accept -> connect (CONNECT, auth) -> registry (take-over) -> session
+//! serve: accept -> TLS -> connect (CONNECT, auth) -> registry (take-over) -> session
 //! session: frame, publish, codec -> record (routes) -> log -> PUBACK
 //!                                                       \-> fanout (router, subscriptions) -> sessions
 //! ```
@@ -25,8 +25,13 @@
 //! - No negative PUBACK for a storage failure: the acknowledgement is withheld and the connection
 //!   ends, so that the device keeps its message.
 //! - QoS 0 publishes without a route are only fanned out; QoS 1 ones go to `mqtt.unrouted`.
+//! - A client is who its CONNECT signs in as; without credentials it is who its certificate names, else
+//!   anonymous. What access rules ask of it stands in `access`. A publish of QoS 1 that they refuse is
+//!   answered with reason 0x87 in MQTT 5; 3.1.1 has no such answer, so that its connection ends. Refused
+//!   publishes of QoS 0 are dropped and counted.
 //! - Topics that begin with `$` are refused, as are passwords that are not UTF-8.
 
+mod access;
 mod codec;
 mod config;
 mod connect;
@@ -43,6 +48,7 @@ mod routes;
 mod serve;
 mod session;
 mod stats;
+mod stream;
 mod subscriptions;
 mod topic;
 
@@ -55,6 +61,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use holdfast_storage::log::Log;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -72,8 +79,10 @@ use self::registry::Registry;
 use self::retained::RetainedStore;
 use self::router::RumqttdRouter;
 use self::routes::RouteTable;
+use self::stats::{LogGate, add};
 use self::topic::TopicLimits;
-use crate::auth::Auth;
+use crate::auth::{Auth, Caller, Operation};
+use crate::tls::{self, Tls, TlsError};
 
 /// Connections beyond `connections_max` that are let in as far as to be told so; more are closed
 /// at once.
@@ -91,17 +100,35 @@ pub enum StartError {
     /// A route is wrong or its log topic could not be made.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// The listener could not be bound.
-    #[error("mqtt.listen {address}: {source}")]
+    /// A listener could not be bound.
+    #[error("{key} {address}: {source}")]
     Bind {
+        /// `mqtt.listen` or `mqtt.tls.listen`.
+        key: &'static str,
         /// The address of the configuration.
         address: SocketAddr,
         /// What the system says.
         source: io::Error,
     },
+    /// The certificate of `[mqtt.tls]` cannot be used.
+    #[error("mqtt.tls: {0}")]
+    Tls(#[from] TlsError),
     /// The live router could not be started.
     #[error("{0}")]
     Router(String),
+}
+
+/// What one listener asks of whoever connects.
+struct Endpoint {
+    tls: Option<Arc<Tls>>,
+    /// Clients without credentials are let in.
+    anonymous: bool,
+}
+
+struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    endpoint: Arc<Endpoint>,
 }
 
 /// What every session shares.
@@ -115,23 +142,48 @@ struct Door {
     fanout: Fanout,
     retained: RetainedStore,
     stats: Arc<MqttStats>,
+    /// Before the lines about what access rules refused.
+    denials: LogGate,
     /// Never `NOBODY`.
     next_connection: AtomicU64,
     shutdown: CancellationToken,
+}
+
+impl Door {
+    /// Counts what access rules refused, and says so, though not every time.
+    fn note_denied(&self, caller: &Caller, client: &str, operation: Operation, topic: &str) {
+        add(&self.stats.denied, 1);
+        if let Some(more) = self.denials.open(message::now_ms()) {
+            let topic: String = topic.chars().take(100).collect();
+            warn!(principal = %caller.principal(), client, ?operation, topic, more, "not authorized");
+        }
+    }
 }
 
 /// The running door.
 #[derive(Debug)]
 pub struct MqttHandle {
     local_addr: SocketAddr,
+    tls_addr: Option<SocketAddr>,
+    tls: Option<Arc<Tls>>,
     stats: Arc<MqttStats>,
     main: JoinHandle<()>,
 }
 
 impl MqttHandle {
-    /// The bound address.
+    /// Where `mqtt.listen` is bound.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where `mqtt.tls.listen` is bound.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_addr
+    }
+
+    /// Of the listener that has it.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// The door's counters.
@@ -159,14 +211,14 @@ pub async fn start(
     let topic_limits = TopicLimits::from(&config);
     let routes = RouteTable::compile(&config.routes, topic_limits)?;
     routes.ensure_topics(&log).await?;
-    let bind_error = |source| StartError::Bind {
-        address: config.listen,
-        source,
-    };
-    let listener = TcpListener::bind(config.listen).await.map_err(bind_error)?;
-    let local_addr = listener.local_addr().map_err(bind_error)?;
-    if !config.anonymous_allowed() && !auth.has_users() {
-        warn!(%local_addr, "MQTT: anonymous clients are not let in and no user exists yet");
+    let listeners = open(&config).await?;
+    for Listener {
+        address, endpoint, ..
+    } in &listeners
+    {
+        if !endpoint.anonymous && !auth.has_users() {
+            warn!(%address, "MQTT: anonymous clients are not let in and no user exists yet");
+        }
     }
     let stats = Arc::new(MqttStats::default());
     // What the sessions need ends after the last session.
@@ -194,67 +246,123 @@ pub async fn start(
         fanout,
         retained,
         stats: Arc::clone(&stats),
+        denials: LogGate::default(),
         next_connection: AtomicU64::new(message::NOBODY + 1),
         shutdown,
     });
-    info!(%local_addr, "MQTT door is open");
+    let address_where = |with_tls: bool| {
+        let mut found = listeners.iter();
+        let found = found.find(|listener| listener.endpoint.tls.is_some() == with_tls);
+        found.map(|listener| listener.address)
+    };
+    let local_addr = address_where(false).unwrap_or(door.config.listen);
+    let tls_addr = address_where(true);
+    let tls = listeners.iter().find_map(|l| l.endpoint.tls.clone());
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.follow(tls::CHECK_EVERY, door.shutdown.clone()));
+    }
+    info!(%local_addr, ?tls_addr, "MQTT door is open");
     let main = tokio::spawn(async move {
-        accept(door, listener).await;
+        accept(door, listeners).await;
         services_end.cancel();
         services.wait().await;
         info!(%local_addr, "MQTT door is closed");
     });
     Ok(MqttHandle {
         local_addr,
+        tls_addr,
+        tls,
         stats,
         main,
     })
 }
 
+/// Binds every listener, the plain one first, and reads certificates.
+async fn open(config: &MqttConfig) -> Result<Vec<Listener>, StartError> {
+    let mut asked = vec![("mqtt.listen", config.listen, None)];
+    if let Some(section) = &config.tls {
+        let tls = section.open().await?;
+        asked.push(("mqtt.tls.listen", section.listen, Some(tls)));
+    }
+    let mut listeners = Vec::new();
+    for (key, address, tls) in asked {
+        let bind_error = |source| StartError::Bind {
+            key,
+            address,
+            source,
+        };
+        let socket = TcpListener::bind(address).await.map_err(bind_error)?;
+        let endpoint = Endpoint {
+            tls,
+            anonymous: config.anonymous_allowed(address),
+        };
+        listeners.push(Listener {
+            address: socket.local_addr().map_err(bind_error)?,
+            socket,
+            endpoint: Arc::new(endpoint),
+        });
+    }
+    Ok(listeners)
+}
+
+/// Who is being served; all listeners share it, and so its limits.
+struct Seats {
+    sessions: TaskTracker,
+    places: Arc<Semaphore>,
+    benches: Arc<Semaphore>,
+}
+
 /// Accepts until shutdown, then waits for the sessions.
-async fn accept(door: Arc<Door>, listener: TcpListener) {
-    let sessions = TaskTracker::new();
-    let seats = Arc::new(Semaphore::new(door.config.connections_max));
-    let benches = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE_MAX));
+async fn accept(door: Arc<Door>, listeners: Vec<Listener>) {
+    let seats = Seats {
+        sessions: TaskTracker::new(),
+        places: Arc::new(Semaphore::new(door.config.connections_max)),
+        benches: Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE_MAX)),
+    };
+    let accepting = listeners.into_iter().map(|l| accept_at(&door, &seats, l));
+    join_all(accepting).await;
+    seats.sessions.close();
+    seats.sessions.wait().await;
+}
+
+async fn accept_at(door: &Arc<Door>, seats: &Seats, listener: Listener) {
     loop {
         let accepted = tokio::select! {
             () = door.shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = listener.socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => seat(&door, &sessions, &seats, &benches, stream, peer),
+            Ok((stream, peer)) => seats.seat(door, &listener.endpoint, stream, peer),
             Err(error) => {
                 warn!(%error, "MQTT: a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    drop(listener);
-    sessions.close();
-    sessions.wait().await;
 }
 
-fn seat(
-    door: &Arc<Door>,
-    sessions: &TaskTracker,
-    seats: &Arc<Semaphore>,
-    benches: &Arc<Semaphore>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) {
-    let (permit, busy) = match Arc::clone(seats).try_acquire_owned() {
-        Ok(permit) => (permit, false),
-        Err(_) => match Arc::clone(benches).try_acquire_owned() {
-            Ok(permit) => (permit, true),
-            Err(_) => {
-                stats::add(&door.stats.refused_total, 1);
-                return;
-            }
-        },
-    };
-    let door = Arc::clone(door);
-    sessions.spawn(async move {
-        serve::connection(door, stream, peer, busy).await;
-        drop(permit);
-    });
+impl Seats {
+    fn seat(
+        &self,
+        door: &Arc<Door>,
+        endpoint: &Arc<Endpoint>,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) {
+        let (permit, busy) = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(permit) => (permit, false),
+            Err(_) => match Arc::clone(&self.benches).try_acquire_owned() {
+                Ok(permit) => (permit, true),
+                Err(_) => {
+                    add(&door.stats.refused_total, 1);
+                    return;
+                }
+            },
+        };
+        let (door, endpoint) = (Arc::clone(door), Arc::clone(endpoint));
+        self.sessions.spawn(async move {
+            serve::connection(door, endpoint, stream, peer, busy).await;
+            drop(permit);
+        });
+    }
 }

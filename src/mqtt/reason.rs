@@ -2,6 +2,7 @@
 
 pub(crate) const MALFORMED_PACKET: u8 = 0x81;
 pub(crate) const PROTOCOL_ERROR: u8 = 0x82;
+pub(crate) const NOT_AUTHORIZED: u8 = 0x87;
 pub(crate) const SERVER_BUSY: u8 = 0x89;
 pub(crate) const SHUTTING_DOWN: u8 = 0x8b;
 pub(crate) const KEEP_ALIVE_TIMEOUT: u8 = 0x8d;

@@ -18,6 +18,7 @@ use super::publish::{Publish, PublishProperties, QoS};
 use super::reason;
 use super::routes::{RouteTable, UNROUTED_TOPIC};
 use super::topic::{TopicLimits, check_name};
+use crate::auth::{Caller, Operation, Rights};
 
 /// Topics a connection remembers. A client with more starts over each time; nothing is lost.
 const TOPICS_REMEMBERED_MAX: usize = 1_024;
@@ -93,6 +94,9 @@ pub(crate) enum Refused {
     /// The log topic of its route was deleted.
     #[error("log topic {0:?} does not exist")]
     TopicMissing(String),
+    /// Access rules do not let the client write to this MQTT topic.
+    #[error("not authorized to write to {0:?}")]
+    Denied(String),
 }
 
 /// Makes records of one client's publishes.
@@ -103,10 +107,17 @@ pub(crate) struct Publisher {
     destinations: HashMap<Bytes, Destination>,
     aliases: HashMap<u16, Bytes>,
     alias_max: u16,
+    /// `None`: nothing is asked.
+    writing: Option<Rights>,
 }
 
 impl Publisher {
-    pub(crate) fn new(client: &str, limits: TopicLimits, alias_max: u16) -> Publisher {
+    pub(crate) fn new(
+        client: &str,
+        caller: &Caller,
+        limits: TopicLimits,
+        alias_max: u16,
+    ) -> Publisher {
         Publisher {
             client: client.to_owned(),
             client_header: Bytes::copy_from_slice(client.as_bytes()),
@@ -114,6 +125,7 @@ impl Publisher {
             destinations: HashMap::new(),
             aliases: HashMap::new(),
             alias_max,
+            writing: caller.rights(Operation::Write),
         }
     }
 
@@ -127,6 +139,12 @@ impl Publisher {
         let topic = self.resolve_alias(publish)?;
         if !self.destinations.contains_key(&topic) {
             self.learn(&topic, routes, log)?;
+        }
+        if let Some(writing) = &self.writing {
+            let name = std::str::from_utf8(&topic).unwrap_or_default();
+            if !writing.to(name) {
+                return Err(Refused::Denied(name.to_owned()));
+            }
         }
         let Some(destination) = self.destinations.get(&topic) else {
             return Err(Refused::TopicMissing(UNROUTED_TOPIC.to_owned()));

@@ -10,19 +10,21 @@ use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use holdfast_storage::log::LogState;
 use rumqttd::protocol::ConnectReturnCode;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
-use super::Door;
 use super::codec;
 use super::connect::{self, Admitted, Connect, Refusal, Unreadable};
 use super::message::{LiveMessage, NOBODY};
 use super::publish::Publish;
-use super::record::{Arrival, Publisher};
+use super::record::{Arrival, Publisher, Refused};
 use super::session::{End, Session, SessionStart};
 use super::stats::{add, sub};
+use super::stream::Stream;
+use super::{Door, Endpoint};
+use crate::auth::{Caller, Operation, Principal};
+use crate::tls::listener::NotLetIn;
 
 /// How long a will may take to become durable.
 const WILL_MAX: Duration = Duration::from_secs(30);
@@ -41,13 +43,16 @@ enum NoSession {
     #[error("{reason} (client {client:?})")]
     Refused { client: String, reason: Refusal },
     #[error(transparent)]
+    Tls(#[from] NotLetIn),
+    #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
 /// Serves one connection. `busy` ones are let in as far as to be told so.
 pub(super) async fn connection(
     door: Arc<Door>,
-    mut stream: TcpStream,
+    endpoint: Arc<Endpoint>,
+    stream: TcpStream,
     peer: SocketAddr,
     busy: bool,
 ) {
@@ -55,26 +60,51 @@ pub(super) async fn connection(
     let _ = stream.set_nodelay(true);
     let mut buffer = BytesMut::new();
     let limit = Duration::from_millis(door.config.handshake_timeout_ms);
+    let shaking = async {
+        let (mut stream, principal) = enter(&endpoint, stream, peer).await?;
+        let shaken = shake(&door, &mut stream, principal, &mut buffer, peer, busy).await?;
+        Ok((stream, shaken))
+    };
     let shaken = tokio::select! {
-        shaken = timeout(limit, shake(&door, &mut stream, &mut buffer, peer, busy)) => shaken,
+        shaken = timeout(limit, shaking) => shaken,
         () = door.shutdown.cancelled() => return,
     }
     .unwrap_or(Err(NoSession::TimedOut));
     match shaken {
-        Ok((connect, admitted)) => session(door, stream, peer, buffer, connect, admitted).await,
+        Ok((stream, (connect, admitted))) => {
+            session(door, stream, peer, buffer, connect, admitted).await;
+        }
         Err(error) => {
             add(&door.stats.refused_total, 1);
-            if matches!(error, NoSession::Unreadable(_)) {
-                add(&door.stats.malformed, 1);
+            match error {
+                NoSession::Unreadable(_) => add(&door.stats.malformed, 1),
+                NoSession::Tls(_) => add(&door.stats.tls_refused, 1),
+                _ => {}
             }
             info!(%peer, reason = %error, "connection refused");
         }
     }
 }
 
+/// TLS where the listener has it, and who the client is as long as it presents no credentials.
+async fn enter(
+    endpoint: &Endpoint,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<(Stream, Option<Principal>), NotLetIn> {
+    let anonymous = || endpoint.anonymous.then(|| Principal::anonymous(peer.ip()));
+    let Some(tls) = &endpoint.tls else {
+        return Ok((Stream::Plain(stream), anonymous()));
+    };
+    let (stream, name) = tls.let_in(stream).await?;
+    let named = name.map(|name| Principal::of_certificate(&name, peer.ip()));
+    Ok((Stream::Tls(Box::new(stream)), named.or_else(anonymous)))
+}
+
 async fn shake(
     door: &Door,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
+    without_login: Option<Principal>,
     buffer: &mut BytesMut,
     peer: SocketAddr,
     busy: bool,
@@ -99,7 +129,7 @@ async fn shake(
     } else if !matches!(door.log.state(), LogState::Accepting) {
         Err(Refusal::Unavailable)
     } else {
-        connect::decide(&connect, &door.config, &door.auth, peer.ip()).await
+        connect::decide(&connect, &door.config, &door.auth, peer.ip(), without_login).await
     };
     match decided {
         Ok(admitted) => Ok((connect, admitted)),
@@ -118,17 +148,13 @@ fn refused(client: String, reason: Refusal) -> NoSession {
 }
 
 /// A client that does not listen is not told.
-async fn tell(stream: &mut TcpStream, packet: &[u8]) {
-    let _ = timeout(REFUSAL_MAX, async {
-        stream.write_all(packet).await?;
-        stream.shutdown().await
-    })
-    .await;
+async fn tell(stream: &mut Stream, packet: &[u8]) {
+    let _ = timeout(REFUSAL_MAX, stream.end_with(packet)).await;
 }
 
 async fn session(
     door: Arc<Door>,
-    mut stream: TcpStream,
+    mut stream: Stream,
     peer: SocketAddr,
     buffer: BytesMut,
     connect: Connect,
@@ -136,10 +162,10 @@ async fn session(
 ) {
     let connection = door.next_connection.fetch_add(1, Ordering::Relaxed);
     let client = admitted.client_id.clone();
-    let taken_over = match door
-        .registry
-        .enter(&client, admitted.owner.as_deref(), connection)
-    {
+    let caller = Caller::new(door.auth.clone(), admitted.principal.clone());
+    let principal = &admitted.principal;
+    let owner = (!principal.is_anonymous()).then(|| principal.name());
+    let taken_over = match door.registry.enter(&client, owner, connection) {
         Ok(taken_over) => taken_over,
         Err(error) => {
             add(&door.stats.refused_total, 1);
@@ -169,6 +195,7 @@ async fn session(
             connection,
             version: connect.version,
             client: client.clone(),
+            caller: caller.clone(),
             keep_alive_s: admitted.keep_alive_s,
             receive_max: connect.receive_max,
             packet_bytes_max: connect.packet_bytes_max,
@@ -193,7 +220,7 @@ async fn session(
         .will
         .filter(|_| end.as_ref().map_or(true, End::will_is_due))
     {
-        publish_will(&door, &client, will).await;
+        publish_will(&door, &caller, &client, will).await;
     }
 }
 
@@ -204,9 +231,10 @@ async fn make_topics_again(door: &Door) {
 }
 
 /// Through the log like any other publish; forwarded live once it is durable.
-async fn publish_will(door: &Door, client: &str, will: Publish) {
-    match timeout(WILL_MAX, keep_will(door, client, will)).await {
-        Ok(Ok(message)) => {
+async fn publish_will(door: &Door, caller: &Caller, client: &str, will: Publish) {
+    match timeout(WILL_MAX, keep_will(door, caller, client, will)).await {
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(message))) => {
             add(&door.stats.wills, 1);
             if door.fanout.anyone() {
                 door.fanout.publish(vec![message]).await;
@@ -220,12 +248,23 @@ async fn publish_will(door: &Door, client: &str, will: Publish) {
     }
 }
 
-async fn keep_will(door: &Door, client: &str, will: Publish) -> Result<LiveMessage, String> {
+/// `None`: access rules do not let it, which has been noted.
+async fn keep_will(
+    door: &Door,
+    caller: &Caller,
+    client: &str,
+    will: Publish,
+) -> Result<Option<LiveMessage>, String> {
     let arrival = Arrival::now();
-    let mut publisher = Publisher::new(client, door.topic_limits, 0);
-    let accepted = publisher
-        .accept(&will, &arrival, &door.routes, &door.log)
-        .map_err(|error| error.to_string())?;
+    let mut publisher = Publisher::new(client, caller, door.topic_limits, 0);
+    let accepted = match publisher.accept(&will, &arrival, &door.routes, &door.log) {
+        Ok(accepted) => accepted,
+        Err(Refused::Denied(topic)) => {
+            door.note_denied(caller, client, Operation::Write, &topic);
+            return Ok(None);
+        }
+        Err(refused) => return Err(refused.to_string()),
+    };
     if let Some(record) = accepted.record {
         let appended = door
             .log
@@ -241,5 +280,5 @@ async fn keep_will(door: &Door, client: &str, will: Publish) -> Result<LiveMessa
     {
         write.durable().await.map_err(|error| error.to_string())?;
     }
-    Ok(message)
+    Ok(Some(message))
 }

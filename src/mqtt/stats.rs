@@ -46,6 +46,12 @@ pub struct MqttStats {
     pub taken_over: AtomicU64,
     /// Retained messages not retained because a limit of the retained store was reached.
     pub retained_refused: AtomicU64,
+    /// Connections that ended in the TLS handshake, or whose certificate names nobody.
+    pub tls_refused: AtomicU64,
+    /// Publishes, wills and subscriptions that access rules refused.
+    pub denied: AtomicU64,
+    /// Messages a live subscriber did not get because access rules keep it from reading their topic.
+    pub unreadable: AtomicU64,
     /// Wills published.
     pub wills: AtomicU64,
 }

@@ -51,19 +51,22 @@ struct Group {
 }
 
 impl Group {
-    /// Takes turns; a member whose queue is full is passed over while another has room.
+    /// Takes turns; a member whose queue is full is passed over while another has room, one that may
+    /// not read the topic in any case.
     fn deliver(&mut self, message: &Arc<LiveMessage>, stats: &MqttStats) {
         let count = self.members.len();
         let turn = self.next;
         self.next = (turn + 1) % count.max(1);
         let in_turn = (0..count).map(|n| (turn + n) % count);
-        let with_room = in_turn.clone().find(|n| {
-            self.members
-                .get(*n)
-                .is_some_and(|member| member.queue.has_room(message))
-        });
-        if let Some(member) = self.members.get(with_room.unwrap_or(turn)) {
-            member.deliver(message, stats);
+        let mut readers = in_turn
+            .filter_map(|n| self.members.get(n))
+            .filter(|member| member.queue.may_read(&message.topic));
+        let with_room = readers
+            .clone()
+            .find(|member| member.queue.has_room(message));
+        match with_room.or_else(|| readers.next()) {
+            Some(member) => member.deliver(message, stats),
+            None => add(&stats.unreadable, 1),
         }
     }
 }
@@ -421,7 +424,7 @@ mod tests {
     }
 
     fn queue(messages: usize) -> (Arc<DeliveryQueue>, Receiver<Delivery>) {
-        DeliveryQueue::new("c".to_owned(), messages, 1000)
+        DeliveryQueue::new("c".to_owned(), messages, 1000, None)
     }
 
     fn message(topic: &str, publisher: ConnectionId) -> Arc<LiveMessage> {

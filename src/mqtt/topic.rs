@@ -102,6 +102,42 @@ impl TopicFilter {
         &self.0
     }
 
+    pub(crate) fn has_wildcards(&self) -> bool {
+        self.0.contains(['+', '#'])
+    }
+
+    /// How every name begins that matches. `a/#` matches `a` itself.
+    pub(crate) fn literal_prefix(&self) -> &str {
+        let Some((literal, rest)) = self
+            .0
+            .find(['+', '#'])
+            .and_then(|at| self.0.split_at_checked(at))
+        else {
+            return &self.0;
+        };
+        match (rest, literal.strip_suffix('/')) {
+            ("#", Some(parent)) if !parent.is_empty() => parent,
+            _ => literal,
+        }
+    }
+
+    /// Whether some topic name matches that begins with `start`.
+    pub(crate) fn matches_some_name_with(&self, start: &str) -> bool {
+        let mut levels = self.0.split('/');
+        let mut parts = start.split('/').peekable();
+        while let Some(part) = parts.next() {
+            let is_last = parts.peek().is_none();
+            match levels.next() {
+                Some("#") => return true,
+                Some("+") => {}
+                Some(level) if is_last && level.starts_with(part) => {}
+                Some(level) if level == part => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
     /// Whether this filter matches a valid topic name.
     pub(crate) fn matches(&self, name: &str) -> bool {
         let mut names = name.split('/');

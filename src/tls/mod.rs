@@ -1,14 +1,17 @@
 //! TLS for any door: certificates and keys from PEM files, clients' certificates, and who they name.
 //!
 //! Knows no protocol above it: a door takes an acceptor for each connection and asks afterwards who the
-//! client is. Files that change are read again ([`Tls::follow`]) and count for new connections; files
-//! that cannot be used are reported once and leave what is in force. With new files old session tickets
-//! end, so that no session outlives the authority that vouched for its client.
+//! client is. Files that change are read again ([`Tls::follow`]), or when the operator says so
+//! ([`Tls::read_again`]), and count for new connections; files that cannot be used are reported once and
+//! leave what is in force. With new files old session tickets end, so that no session outlives the
+//! authority that vouched for its client.
 //!
-//! TLS 1.2 and 1.3 by rustls over `ring`. [`client`] is the other side, for the command line. [`subject`] writes a certificate's subject, [`mapping`] makes a
-//! name of it. Limit: [`FILE_BYTES_MAX`].
+//! TLS 1.2 and 1.3 by rustls over `ring`. [`listener`] is a door's own listener with TLS, [`client`] the
+//! other side, for the command line. [`subject`] writes a certificate's subject, [`mapping`] makes a name
+//! of it. Limit: [`FILE_BYTES_MAX`].
 
 pub mod client;
+pub mod listener;
 pub mod mapping;
 mod subject;
 #[cfg(test)]
@@ -34,6 +37,9 @@ use self::mapping::{NoRule, PrincipalMapper, RulesError};
 
 /// Largest file that is read.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// How often files are looked at.
+pub const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// TLS of one listener.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -126,6 +132,8 @@ pub enum TlsError {
     Subject,
     #[error(transparent)]
     NoRule(#[from] NoRule),
+    #[error("reading certificates ended abnormally: {0}")]
+    Task(#[from] tokio::task::JoinError),
 }
 
 /// TLS of one listener, as its files say now.
@@ -171,14 +179,17 @@ impl Tls {
     /// Reads the files again if one of them has changed since they were last looked at; whether new ones
     /// are in force. On an error the old ones stay. Blocks on disk.
     pub fn reload(&self) -> Result<bool, TlsError> {
+        self.read_files(false)
+    }
+
+    fn read_files(&self, even_unchanged: bool) -> Result<bool, TlsError> {
+        // Held to the end, so that what was read first is not in force last.
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = stamps(&self.config);
-        {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if *seen == now {
-                return Ok(false);
-            }
-            *seen = now;
+        if *seen == now && !even_unchanged {
+            return Ok(false);
         }
+        *seen = now;
         let fresh = Arc::new(server_config(&self.config)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(true)
@@ -192,16 +203,25 @@ impl Tls {
                 () = stop.cancelled() => break,
                 _ = round.tick() => {}
             }
-            let tls = Arc::clone(&self);
-            let file = &self.config.certificate_file;
-            match tokio::task::spawn_blocking(move || tls.reload()).await {
-                Ok(Ok(false)) => {}
-                Ok(Ok(true)) => tracing::info!("{}: new certificate in force", file.display()),
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "{}: the old certificate stays in force", file.display());
-                }
-                Err(error) => tracing::error!(%error, "reading certificates ended abnormally"),
+            self.look(false).await;
+        }
+    }
+
+    /// Reads the files now, and says in the log what came of it.
+    pub async fn read_again(self: &Arc<Self>) {
+        self.look(true).await;
+    }
+
+    async fn look(self: &Arc<Self>, even_unchanged: bool) {
+        let tls = Arc::clone(self);
+        let file = &self.config.certificate_file;
+        match tokio::task::spawn_blocking(move || tls.read_files(even_unchanged)).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => tracing::info!("{}: new certificate in force", file.display()),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "{}: the old certificate stays in force", file.display());
             }
+            Err(error) => tracing::error!(%error, "reading certificates ended abnormally"),
         }
     }
 

@@ -126,14 +126,7 @@ impl Site {
 async fn meet(tls: &Tls, connector: &TlsConnector) -> Result<(Option<String>, Vec<u8>), String> {
     let (near, far) = tokio::io::duplex(64 << 10);
     let serving = async {
-        let mut stream = tls
-            .acceptor()
-            .accept(far)
-            .await
-            .map_err(|e| e.to_string())?;
-        let name = tls
-            .client_name(stream.get_ref().1)
-            .map_err(|e| e.to_string())?;
+        let (mut stream, name) = tls.let_in(far).await.map_err(|e| e.to_string())?;
         stream
             .write_all(b"hello")
             .await
@@ -274,6 +267,36 @@ async fn a_session_does_not_outlive_the_authority_that_vouched_for_its_client() 
     }
 }
 
+#[tokio::test]
+async fn who_is_told_to_reads_unchanged_files_too_and_keeps_what_is_in_force_where_they_are_wrong()
+{
+    let site = Site::new();
+    let tls = Arc::new(Tls::load(site.config(ClientAuth::None)).unwrap());
+    let in_force = || Arc::clone(&tls.current.read().unwrap());
+    let first = in_force();
+    tls.read_again().await;
+    let second = in_force();
+    assert!(!Arc::ptr_eq(&first, &second));
+    site.write("node.pem", "");
+    tls.read_again().await;
+    tls.read_again().await;
+    assert!(Arc::ptr_eq(&second, &in_force()));
+}
+
+#[tokio::test]
+async fn a_client_without_tls_is_named_as_such() {
+    let site = Site::new();
+    let tls = Tls::load(site.config(ClientAuth::None)).unwrap();
+    let (mut near, far) = tokio::io::duplex(64 << 10);
+    near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let refused = tls.let_in(far).await.err().unwrap();
+    assert!(matches!(refused, listener::NotLetIn::NotTls), "{refused}");
+    let (near, far) = tokio::io::duplex(64 << 10);
+    drop(near);
+    let refused = tls.let_in(far).await.err().unwrap();
+    assert!(matches!(refused, listener::NotLetIn::Closed), "{refused}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn files_are_followed_until_the_end() {
     let site = Site::new();
@@ -363,4 +386,10 @@ fn a_section_needs_two_files_and_says_the_rest_by_default() {
     assert_eq!(config.client_auth, ClientAuth::Requested);
     assert_eq!(config.principal_mapping_rules, "DEFAULT");
     assert!(toml::from_str::<TlsConfig>("certificate_file = \"node.pem\"").is_err());
+    let files = "certificate_file = \"node.pem\"\nprivate_key_file = \"node.key\"\n";
+    let of_a_door =
+        |rest: &str| toml::from_str::<listener::TlsListenerConfig>(&format!("{files}{rest}"));
+    let config = of_a_door("listen = \"127.0.0.1:8883\"").unwrap();
+    assert_eq!(config.protocols, both_versions());
+    assert!(of_a_door("").is_err());
 }

@@ -20,7 +20,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError as AioKafkaError
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import (
-    AclBinding,
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
@@ -33,7 +32,8 @@ from confluent_kafka.admin import (
     UserScramCredentialDeletion,
     UserScramCredentialUpsertion,
 )
-from conftest import Node, binary, eventually, free_low_port, run
+from conftest import Node, binary, eventually, free_low_port
+from security import allow, make_certificates, rule
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 PASSWORDS = {"admin": "correct horse", "alice": "pencil", "bob": "battery staple"}
@@ -69,29 +69,6 @@ client_auth = "required"
 client_ca_file = "{dir}/ca.pem"
 principal_mapping_rules = "RULE:^CN=([a-z]+).*$/$1/, DEFAULT"
 """
-
-
-def make_certificates(directory: Path) -> None:
-    """An authority, the node's certificate, and one of the client `carol`."""
-
-    def openssl(*arguments: str) -> None:
-        run(["openssl", *arguments])
-
-    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    authority = [str(directory / "ca.pem"), "-keyout", str(directory / "ca.key")]
-    openssl("req", "-x509", *new_key, "-out", *authority, "-subj", "/CN=authority", "-days", "2")
-    for name, extension in (
-        ("node", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-        ("carol", "extendedKeyUsage=clientAuth"),
-    ):
-        key, request, signed = (str(directory / f"{name}.{end}") for end in ("key", "csr", "pem"))
-        openssl("req", *new_key, "-keyout", key, "-out", request, "-subj", f"/O=Test/CN={name}")
-        (directory / f"{name}.ext").write_text(extension + "\n")
-        openssl(
-            *("x509", "-req", "-in", request, "-out", signed, "-days", "2"),
-            *("-CA", str(directory / "ca.pem"), "-CAkey", str(directory / "ca.key")),
-            *("-CAcreateserial", "-extfile", str(directory / f"{name}.ext")),
-        )
 
 
 @pytest.fixture(scope="module")
@@ -146,23 +123,6 @@ def admin(secured: Node) -> AdminClient:
 
 def create(admin: AdminClient, topic: str) -> None:
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
-
-
-def rule(
-    user: str,
-    operation: AclOperation,
-    name: str,
-    *,
-    kind: ResourceType = ResourceType.TOPIC,
-    pattern: ResourcePatternType = ResourcePatternType.LITERAL,
-    permission: AclPermissionType = AclPermissionType.ALLOW,
-) -> AclBinding:
-    return AclBinding(kind, name, pattern, f"User:{user}", "*", operation, permission)
-
-
-def allow(admin: AdminClient, *rules: AclBinding) -> None:
-    for made in admin.create_acls(list(rules)).values():
-        made.result(30)
 
 
 def produce(settings: dict[str, Any], topic: str, values: list[bytes]) -> list[KafkaError]:

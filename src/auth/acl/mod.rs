@@ -19,6 +19,7 @@ mod rules;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -94,6 +95,15 @@ impl<'a> Resource<'a> {
     }
 }
 
+/// A set of names that is asked about as a whole, such as those that a filter matches.
+pub trait Names {
+    /// How every name of the set begins.
+    fn common_prefix(&self) -> &str;
+    fn contains(&self, name: &str) -> bool;
+    /// Whether some name of the set begins so.
+    fn reaches(&self, prefix: &str) -> bool;
+}
+
 /// The rules of a node, and whether they are in force.
 pub(super) struct Acls {
     log: Log,
@@ -103,6 +113,8 @@ pub(super) struct Acls {
     /// What nobody made a rule for is open to everybody.
     open_without_rule: bool,
     rules: RwLock<Rules>,
+    /// Counts the changes of `rules`; grows while they are locked.
+    version: AtomicU64,
     bindings: RwLock<BTreeSet<AclBinding>>,
     /// Who changes rules has looked at them under this lock.
     changing: Mutex<()>,
@@ -116,6 +128,7 @@ impl Acls {
             super_users: config.super_users.clone(),
             open_without_rule: config.allow_everyone_if_no_acl_found,
             rules: RwLock::default(),
+            version: AtomicU64::new(0),
             bindings: RwLock::default(),
             changing: Mutex::new(()),
             log,
@@ -167,7 +180,25 @@ impl Acls {
             || rules.allow_some(principal, operation, resource_type, self.open_without_rule)
     }
 
-    fn is_unbound(&self, principal: &Principal) -> bool {
+    pub(super) fn authorize_some_of(
+        &self,
+        principal: &Principal,
+        operation: Operation,
+        resource_type: ResourceType,
+        names: &dyn Names,
+    ) -> bool {
+        let open = self.open_without_rule;
+        self.is_unbound(principal)
+            || self
+                .rules()
+                .allow_some_of(principal, operation, resource_type, names, open)
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_unbound(&self, principal: &Principal) -> bool {
         let mut super_users = self.super_users.iter();
         !self.enabled || super_users.any(|name| name == principal.full_name())
     }
@@ -236,14 +267,19 @@ impl Acls {
     fn insert(&self, binding: AclBinding) {
         let mut bindings = written(&self.bindings);
         if !bindings.contains(&binding) {
-            written(&self.rules).insert(&binding);
+            let mut rules = written(&self.rules);
+            rules.insert(&binding);
+            self.version.fetch_add(1, Ordering::Release);
+            drop(rules);
             bindings.insert(binding);
         }
     }
 
     fn remove(&self, binding: &AclBinding) {
         if written(&self.bindings).remove(binding) {
-            written(&self.rules).remove(binding);
+            let mut rules = written(&self.rules);
+            rules.remove(binding);
+            self.version.fetch_add(1, Ordering::Release);
         }
     }
 

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use super::Resource;
 use super::binding::{AclBinding, Operation, PatternType, Permission, ResourceType, WILDCARD};
+use super::{Names, Resource};
 use crate::auth::Principal;
 
 /// Every user, as rules name them.
@@ -217,6 +217,60 @@ impl Rules {
     }
 }
 
+impl Rules {
+    /// Whether the principal may do this to some of these names. Said of names that nobody will ever
+    /// use, too: rules that deny some of an endless set never leave none.
+    pub(super) fn allow_some_of(
+        &self,
+        principal: &Principal,
+        operation: Operation,
+        resource_type: ResourceType,
+        names: &dyn Names,
+        open_without_rule: bool,
+    ) -> bool {
+        let Some(section) = self.sections.get(&resource_type) else {
+            return open_without_rule;
+        };
+        let say = |rules: &[Rule], permission| {
+            rules.iter().any(|rule| {
+                rule.permission == permission
+                    && rule.covers(operation)
+                    && rule.host.matches(principal.peer())
+            })
+        };
+        let all_are = |permission, prefix: &str| {
+            let mut patterns = section.of(principal);
+            patterns.any(|own| own.spanning(prefix).any(|rules| say(rules, permission)))
+        };
+        let common = names.common_prefix();
+        if all_are(Permission::Deny, common) {
+            return false;
+        }
+        let is_free = open_without_rule && section.named.spanning(common).next().is_none();
+        if is_free || all_are(Permission::Allow, common) {
+            return true;
+        }
+        let allows = |pattern, name: &str| match pattern {
+            PatternType::Literal => {
+                let resource = Resource {
+                    resource_type,
+                    name,
+                };
+                names.contains(name)
+                    && self.judge(principal, operation, resource) == Verdict::Allowed
+            }
+            PatternType::Prefixed => names.reaches(name) && !all_are(Permission::Deny, name),
+        };
+        let mut patterns = section.of(principal);
+        patterns.any(|own| {
+            let mut allowing = own
+                .iter()
+                .filter(|(_, _, rules)| say(rules, Permission::Allow));
+            allowing.any(|(pattern, name, _)| allows(pattern, name))
+        })
+    }
+}
+
 impl Section {
     /// What is said of the principal, by name and among everybody.
     fn of<'s>(&'s self, principal: &Principal) -> impl Iterator<Item = &'s Patterns<Vec<Rule>>> {
@@ -277,11 +331,18 @@ impl<T: Default> Patterns<T> {
 
     /// Of every pattern that the name fits.
     fn covering<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s T> {
-        let literal = [name, WILDCARD].into_iter();
-        let literal = literal.filter_map(|name| self.literal.get(name));
-        let lengths = self.prefix_lengths.range(..=name.len());
-        let prefixes = lengths.filter_map(move |(length, _)| name.get(..*length));
-        literal.chain(prefixes.filter_map(|prefix| self.prefixed.get(prefix)))
+        self.literal
+            .get(name)
+            .into_iter()
+            .chain(self.spanning(name))
+    }
+
+    /// Of every pattern that all names fit that begin so.
+    fn spanning<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = &'s T> {
+        let lengths = self.prefix_lengths.range(..=prefix.len());
+        let prefixes = lengths.filter_map(move |(length, _)| prefix.get(..*length));
+        let prefixed = prefixes.filter_map(|prefix| self.prefixed.get(prefix));
+        self.literal.get(WILDCARD).into_iter().chain(prefixed)
     }
 
     fn iter(&self) -> impl Iterator<Item = (PatternType, &str, &T)> {

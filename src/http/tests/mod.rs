@@ -12,6 +12,7 @@ mod answers;
 mod limits;
 mod live;
 mod mutation;
+mod rights;
 mod speed;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -47,7 +47,7 @@ fn message(topic: &str, n: u64) -> LiveMessage {
 }
 
 async fn subscriber(fanout: &Fanout, connection: ConnectionId, filter: &str) -> Receiver<Delivery> {
-    let (queue, receiver) = DeliveryQueue::new(connection.to_string(), 1 << 20, 1 << 30);
+    let (queue, receiver) = DeliveryQueue::new(connection.to_string(), 1 << 20, 1 << 30, None);
     let added = fanout
         .subscribe(connection, queue, wanted(filter))
         .await

@@ -30,6 +30,9 @@ pub(crate) enum End {
     Storage(AppendError),
     /// The log topic of a route does not exist; it is made again.
     TopicMissing(String),
+    /// A client of 3.1.1 published what it may not: its version has no other way to be told than an
+    /// acknowledgement, which would be a lie, or this (3.3.5).
+    Denied,
 }
 
 impl From<Fault> for End {
@@ -51,6 +54,7 @@ impl End {
             End::Storage(AppendError::TooLarge { .. }) => Some(reason::PACKET_TOO_LARGE),
             End::Storage(_) => Some(reason::QUOTA_EXCEEDED),
             End::TopicMissing(_) => Some(reason::SERVER_BUSY),
+            End::Denied => Some(reason::NOT_AUTHORIZED),
         }
     }
 
@@ -66,7 +70,7 @@ impl End {
 
     pub(super) fn note(&self, client: &str, stats: &MqttStats) {
         match self {
-            End::Disconnected { .. } | End::Closed | End::Shutdown => {
+            End::Disconnected { .. } | End::Closed | End::Shutdown | End::Denied => {
                 debug!(client, end = ?self, "client disconnected");
             }
             End::Io(error) => debug!(client, %error, "connection lost"),

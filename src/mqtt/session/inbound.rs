@@ -20,8 +20,6 @@ use crate::mqtt::publish::{Publish, QoS};
 use crate::mqtt::record::Accepted;
 use crate::mqtt::retained::{RetainedStore, RetainedWrite};
 
-const PUBACK_BYTES: usize = 4;
-
 /// A publish as the live path will need it; slices of the read buffer until then.
 #[derive(Debug)]
 struct Forward {
@@ -56,6 +54,9 @@ pub(super) struct Burst {
 struct After {
     /// PUBACKs, ready for the socket.
     acks: Vec<u8>,
+    /// How many, and how many of them say yes.
+    acks_count: usize,
+    acked: usize,
     forwards: Vec<Forward>,
     retained: Vec<LiveMessage>,
     bytes: usize,
@@ -77,7 +78,7 @@ impl Burst {
 
     /// QoS 1 publishes.
     pub(super) fn unacknowledged(&self) -> usize {
-        self.after.acks.len() / PUBACK_BYTES
+        self.after.acks_count
     }
 
     pub(super) fn push(
@@ -97,6 +98,8 @@ impl Burst {
             self.after
                 .acks
                 .extend_from_slice(&codec::puback(publish.packet_id));
+            self.after.acks_count += 1;
+            self.after.acked += 1;
         }
         self.records.extend(accepted.record);
         let retain = publish.retain;
@@ -114,6 +117,17 @@ impl Burst {
         if anyone_live {
             self.after.forwards.push(forward);
         }
+    }
+}
+
+impl Burst {
+    /// Answers a publish of QoS 1 that is not taken, in its turn (MQTT 5, 4.6).
+    pub(super) fn refuse(&mut self, packet_id: u16, reason: u8, packet_bytes: usize) {
+        let ack = codec::puback_refused(packet_id, reason);
+        self.after.acks.extend_from_slice(&ack);
+        self.after.acks_count += 1;
+        self.after.publishes += 1;
+        self.after.bytes += packet_bytes;
     }
 }
 
@@ -135,6 +149,8 @@ struct Pending {
 /// What a burst leaves to do once it is durable.
 pub(super) struct Durable {
     pub(super) acks: Vec<u8>,
+    /// PUBACKs that say yes.
+    pub(super) acked: usize,
     forwards: Vec<Forward>,
 }
 
@@ -196,7 +212,7 @@ impl Inbound {
         );
         let Burst { records, after, .. } = burst;
         self.held_publishes += after.publishes;
-        self.held_acks += after.acks.len() / PUBACK_BYTES;
+        self.held_acks += after.acks_count;
         self.held_bytes += after.bytes;
         let log = log.clone();
         let submission = async move {
@@ -241,10 +257,11 @@ impl Inbound {
             return Poll::Pending;
         };
         self.held_publishes -= after.publishes;
-        self.held_acks -= after.acks.len() / PUBACK_BYTES;
+        self.held_acks -= after.acks_count;
         self.held_bytes -= after.bytes;
         Poll::Ready(Ok(Some(Durable {
             acks: after.acks,
+            acked: after.acked,
             forwards: after.forwards,
         })))
     }

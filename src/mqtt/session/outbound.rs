@@ -1,16 +1,17 @@
 //! Messages on their way to one subscriber: packet identifiers, receive maximum, packet size.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use crate::auth::Rights;
 use crate::mqtt::frame::{Fault, Version};
 use crate::mqtt::message::{Delivery, now_ms};
 use crate::mqtt::publish::{Outgoing, QoS};
 use crate::mqtt::stats::{MqttStats, add};
 
 /// What waits for room, and what waits for the client's PUBACK.
-#[derive(Debug)]
 pub(super) struct Outbound {
     version: Version,
     waiting: VecDeque<Delivery>,
@@ -18,10 +19,17 @@ pub(super) struct Outbound {
     in_flight_max: usize,
     packet_bytes_max: usize,
     last_packet_id: u16,
+    /// What the client may read; `None`: nothing is asked.
+    reading: Option<Arc<Rights>>,
 }
 
 impl Outbound {
-    pub(super) fn new(version: Version, in_flight_max: u16, packet_bytes_max: usize) -> Outbound {
+    pub(super) fn new(
+        version: Version,
+        in_flight_max: u16,
+        packet_bytes_max: usize,
+        reading: Option<Arc<Rights>>,
+    ) -> Outbound {
         Outbound {
             version,
             waiting: VecDeque::new(),
@@ -29,6 +37,7 @@ impl Outbound {
             in_flight_max: usize::from(in_flight_max),
             packet_bytes_max,
             last_packet_id: 0,
+            reading,
         }
     }
 
@@ -82,6 +91,12 @@ impl Outbound {
         if expiry_s == Some(0) {
             return;
         }
+        // Rules may have changed while it waited.
+        let reading = self.reading.as_ref();
+        if reading.is_some_and(|reading| !reading.to(&message.topic)) {
+            add(&stats.unreadable, 1);
+            return;
+        }
         let mut outgoing = Outgoing {
             qos: delivery.qos,
             retain: delivery.retain,
@@ -123,8 +138,6 @@ mod tests {
         clippy::panic,
         clippy::indexing_slicing
     )]
-    use std::sync::Arc;
-
     use bytes::Bytes;
 
     use super::*;
@@ -154,7 +167,7 @@ mod tests {
     fn no_more_is_in_flight_than_the_client_takes() {
         let stats = MqttStats::default();
         let mut out = BytesMut::new();
-        let mut outbound = Outbound::new(Version::V311, 3, 1000);
+        let mut outbound = Outbound::new(Version::V311, 3, 1000, None);
         outbound.push((0..5).map(|_| delivery(QoS::AtLeastOnce, None)));
         outbound.write(&mut out, 1000, &stats);
         assert_eq!((out.len(), outbound.waiting()), (3 * PACKET, 2));
@@ -167,7 +180,7 @@ mod tests {
     #[test]
     fn packet_identifiers_wrap_around_those_in_flight() {
         let stats = MqttStats::default();
-        let mut outbound = Outbound::new(Version::V311, 10, 1000);
+        let mut outbound = Outbound::new(Version::V311, 10, 1000, None);
         let mut out = BytesMut::new();
         outbound.push([delivery(QoS::AtLeastOnce, None)]);
         outbound.write(&mut out, 1000, &stats);
@@ -185,7 +198,7 @@ mod tests {
     fn expired_and_too_large_messages_are_not_sent() {
         let stats = MqttStats::default();
         let mut out = BytesMut::new();
-        let mut outbound = Outbound::new(Version::V311, 3, 14);
+        let mut outbound = Outbound::new(Version::V311, 3, 14, None);
         outbound.push([
             delivery(QoS::AtMostOnce, Some(1)),
             delivery(QoS::AtMostOnce, None),
@@ -199,7 +212,7 @@ mod tests {
     fn writing_stops_when_the_socket_is_behind() {
         let stats = MqttStats::default();
         let mut out = BytesMut::new();
-        let mut outbound = Outbound::new(Version::V311, 3, 1000);
+        let mut outbound = Outbound::new(Version::V311, 3, 1000, None);
         outbound.push((0..100).map(|_| delivery(QoS::AtMostOnce, None)));
         outbound.write(&mut out, 50, &stats);
         assert_eq!(outbound.waiting(), 96);

@@ -10,8 +10,6 @@ use bytes::BytesMut;
 use holdfast_storage::log::AppendError;
 use rumqttd::protocol::{DisconnectReasonCode, Packet};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,14 +18,16 @@ use tracing::warn;
 use super::end::End;
 use super::inbound::{Burst, Durable, Inbound};
 use super::outbound::Outbound;
+use crate::auth::{Caller, Operation};
 use crate::mqtt::Door;
 use crate::mqtt::codec;
 use crate::mqtt::frame::{self, Fault, Frame, Kind, Version};
 use crate::mqtt::message::{ConnectionId, Delivery, DeliveryQueue};
-use crate::mqtt::publish;
+use crate::mqtt::publish::{self, Publish, QoS};
 use crate::mqtt::reason;
 use crate::mqtt::record::{Arrival, Publisher, Refused};
 use crate::mqtt::stats::add;
+use crate::mqtt::stream::{FromClient, Got, Stream, ToClient};
 use crate::mqtt::topic::{SubscriptionKey, TopicLimits};
 
 /// Bytes that wait for the socket before no more messages are delivered.
@@ -52,6 +52,7 @@ pub(crate) struct SessionStart {
     pub(crate) connection: ConnectionId,
     pub(crate) version: Version,
     pub(crate) client: String,
+    pub(crate) caller: Caller,
     /// 0: none.
     pub(crate) keep_alive_s: u16,
     /// QoS 1 messages the client takes unacknowledged.
@@ -71,6 +72,7 @@ pub(crate) struct Session {
     connection: ConnectionId,
     version: Version,
     client: String,
+    caller: Caller,
     keep_alive: Option<Duration>,
     taken_over: CancellationToken,
     buffer: BytesMut,
@@ -90,7 +92,7 @@ pub(crate) struct Session {
 enum Event {
     Durable(Result<Option<Durable>, AppendError>),
     Written(io::Result<usize>),
-    Readable(io::Result<()>),
+    Read(io::Result<Got>),
     Deliveries,
     Tick,
     End(End),
@@ -106,16 +108,24 @@ enum Stop {
 impl Session {
     pub(crate) fn new(door: Arc<Door>, start: SessionStart) -> Session {
         let config = &door.config;
+        let reading = start.caller.rights(Operation::Read).map(Arc::new);
         let (queue, deliveries) = DeliveryQueue::new(
             start.client.clone(),
             config.outgoing_messages_max,
             config.outgoing_bytes_max,
+            reading.clone(),
         );
-        let publisher = Publisher::new(&start.client, door.topic_limits, config.topic_alias_max);
+        let publisher = Publisher::new(
+            &start.client,
+            &start.caller,
+            door.topic_limits,
+            config.topic_alias_max,
+        );
         let outbound = Outbound::new(
             start.version,
             start.receive_max.min(config.outgoing_in_flight_max),
             usize::try_from(start.packet_bytes_max).unwrap_or(usize::MAX),
+            reading,
         );
         // One and a half times, as the standard says.
         let keep_alive = (start.keep_alive_s > 0)
@@ -124,6 +134,7 @@ impl Session {
             connection: start.connection,
             version: start.version,
             client: start.client,
+            caller: start.caller,
             keep_alive,
             taken_over: start.taken_over,
             buffer: start.buffer,
@@ -143,8 +154,8 @@ impl Session {
     }
 
     /// Serves the client until the session ends, and finishes what it had begun.
-    pub(crate) async fn run(mut self, stream: TcpStream) -> End {
-        let (mut reader, mut writer) = stream.into_split();
+    pub(crate) async fn run(mut self, stream: Stream) -> End {
+        let (mut reader, mut writer) = stream.into_halves();
         let end = self.serve(&mut reader, &mut writer).await;
         end.note(&self.client, &self.door.stats);
         if !matches!(end, End::Storage(_)) {
@@ -154,7 +165,7 @@ impl Session {
         end
     }
 
-    async fn serve(&mut self, reader: &mut OwnedReadHalf, writer: &mut OwnedWriteHalf) -> End {
+    async fn serve(&mut self, reader: &mut FromClient, writer: &mut ToClient) -> End {
         let door = Arc::clone(&self.door);
         let mut batch = Vec::new();
         let tick = sleep_until(self.next_tick());
@@ -166,6 +177,7 @@ impl Session {
             self.outbound
                 .write(&mut self.out, OUT_DELIVER_MAX, &door.stats);
             let reading = self.may_read();
+            let sending = !self.out.is_empty() || writer.is_unflushed();
             let delivering =
                 self.out.len() < OUT_DELIVER_MAX && self.outbound.waiting() < DELIVERIES_AT_ONCE;
             let event = tokio::select! {
@@ -173,8 +185,8 @@ impl Session {
                 () = self.taken_over.cancelled() => Event::End(End::TakenOver),
                 () = door.shutdown.cancelled() => Event::End(End::Shutdown),
                 durable = poll_fn(|cx| self.inbound.poll_durable(cx, &door.retained)) => Event::Durable(durable),
-                written = writer.write_buf(&mut self.out), if !self.out.is_empty() => Event::Written(written),
-                ready = reader.readable(), if reading => Event::Readable(ready),
+                written = writer.send(&mut self.out), if sending => Event::Written(written),
+                got = reader.read(&mut self.buffer, self.read_bytes), if reading => Event::Read(got),
                 _ = self.deliveries.recv_many(&mut batch, DELIVERIES_AT_ONCE), if delivering => Event::Deliveries,
                 () = &mut tick => Event::Tick,
             };
@@ -184,20 +196,19 @@ impl Session {
                     Ok(())
                 }
                 Event::Durable(Err(error)) => Err(End::Storage(error)),
-                Event::Written(Ok(0)) => Err(End::Closed),
                 Event::Written(Ok(bytes)) => {
                     self.written = self.written.wrapping_add(bytes as u64);
                     Ok(())
                 }
-                Event::Readable(Ok(())) => self.read(reader),
-                Event::Written(Err(error)) | Event::Readable(Err(error)) => Err(End::Io(error)),
+                Event::Read(Ok(got)) => self.took(&got),
+                Event::Written(Err(error)) | Event::Read(Err(error)) => Err(End::Io(error)),
                 Event::Deliveries => {
                     self.queue.taken(&batch);
                     self.outbound.push(batch.drain(..));
                     Ok(())
                 }
                 Event::Tick => {
-                    let checked = self.check_timers();
+                    let checked = self.check_timers(sending);
                     tick.as_mut().reset(self.next_tick());
                     checked
                 }
@@ -216,28 +227,17 @@ impl Session {
             && self.out.len() < OUT_READ_MAX
     }
 
-    /// The socket says it is readable.
-    fn read(&mut self, reader: &OwnedReadHalf) -> Result<(), End> {
-        if self.buffer.is_empty() {
-            // Frames cut off it keep the old buffer alive; an idle connection keeps none.
-            self.buffer = BytesMut::with_capacity(self.read_bytes);
-        } else {
-            self.buffer.reserve(self.read_bytes);
+    /// The next read gets as much room as this one lets expect.
+    fn took(&mut self, got: &Got) -> Result<(), End> {
+        if got.bytes == 0 {
+            return Err(End::Closed);
         }
-        let room = self.buffer.capacity() - self.buffer.len();
-        match reader.try_read_buf(&mut self.buffer) {
-            Ok(0) => Err(End::Closed),
-            Ok(bytes) => {
-                if bytes >= room {
-                    self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
-                } else if bytes < self.read_bytes / 4 {
-                    self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
-                }
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(End::Io(error)),
+        if got.is_full {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+        } else if got.bytes < self.read_bytes / 4 {
+            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
         }
+        Ok(())
     }
 
     /// Takes every packet in the buffer that may be taken now.
@@ -318,7 +318,31 @@ impl Session {
                 }
                 Err(Refused::Fault(fault)) => return Err(fault.into()),
                 Err(Refused::TopicMissing(topic)) => return Err(End::TopicMissing(topic)),
+                Err(Refused::Denied(topic)) => {
+                    self.deny(&publish, &topic, frame.len, burst)?;
+                }
             }
+        }
+    }
+
+    /// Access rules forbid a publish: it is not taken, and never acknowledged as if it were.
+    fn deny(
+        &self,
+        publish: &Publish,
+        topic: &str,
+        packet_bytes: usize,
+        burst: &mut Burst,
+    ) -> Result<(), End> {
+        let door = &self.door;
+        add(&door.stats.received_total, 1);
+        door.note_denied(&self.caller, &self.client, Operation::Write, topic);
+        match (publish.qos, self.version) {
+            (QoS::AtMostOnce, _) => Ok(()),
+            (QoS::AtLeastOnce, Version::V5) => {
+                burst.refuse(publish.packet_id, reason::NOT_AUTHORIZED, packet_bytes);
+                Ok(())
+            }
+            (QoS::AtLeastOnce, Version::V311) => Err(End::Denied),
         }
     }
 
@@ -377,7 +401,7 @@ impl Session {
             return;
         };
         self.out.extend_from_slice(&durable.acks);
-        add(&self.door.stats.acked, durable.acks.len() as u64 / 4);
+        add(&self.door.stats.acked, durable.acked as u64);
         let wanted = durable.wanted(&self.door.fanout, self.connection);
         if !wanted.is_empty() {
             self.door.fanout.publish(wanted).await;
@@ -392,12 +416,13 @@ impl Session {
         }
     }
 
-    fn check_timers(&mut self) -> Result<(), End> {
+    /// `sending`: something is to go out.
+    fn check_timers(&mut self, sending: bool) -> Result<(), End> {
         // Nothing went out from one tick to the next although something was to.
-        if !self.out.is_empty() && self.written_at_last_tick == Some(self.written) {
+        if sending && self.written_at_last_tick == Some(self.written) {
             return Err(End::Stalled);
         }
-        self.written_at_last_tick = (!self.out.is_empty()).then_some(self.written);
+        self.written_at_last_tick = sending.then_some(self.written);
         let Some(keep_alive) = self.keep_alive else {
             return Ok(());
         };
@@ -430,12 +455,7 @@ impl Session {
         }
     }
 
-    async fn say_goodbye(
-        &mut self,
-        end: &End,
-        mut reader: OwnedReadHalf,
-        mut writer: OwnedWriteHalf,
-    ) {
+    async fn say_goodbye(&mut self, end: &End, mut reader: FromClient, mut writer: ToClient) {
         let Some(code) = end.goodbye() else {
             return;
         };
@@ -468,6 +488,10 @@ impl Session {
 
     pub(super) fn client(&self) -> &str {
         &self.client
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     pub(super) fn version(&self) -> Version {

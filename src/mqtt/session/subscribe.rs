@@ -8,6 +8,8 @@ use tracing::{debug, warn};
 
 use super::end::End;
 use super::run::Session;
+use crate::auth::Operation;
+use crate::mqtt::access;
 use crate::mqtt::codec;
 use crate::mqtt::fanout::NewSubscription;
 use crate::mqtt::frame::{Fault, Version};
@@ -68,6 +70,13 @@ impl Session {
                 return Ok(Err(self.failure(SubscribeReasonCode::QuotaExceeded)));
             };
             *room = left;
+        }
+        if !access::may_subscribe(self.caller(), &key.filter) {
+            let (caller, client) = (self.caller(), self.client());
+            let filter = key.filter.as_str();
+            self.door()
+                .note_denied(caller, client, Operation::Read, filter);
+            return Ok(Err(self.failure(SubscribeReasonCode::NotAuthorized)));
         }
         let options = Options {
             qos: granted(filter.qos),
@@ -139,7 +148,9 @@ impl Session {
     }
 
     fn collect_retained(&self, new: &NewSubscription, deliveries: &mut Vec<Delivery>) {
-        let found = self.door().retained.matching(&new.key.filter);
+        let mut found = self.door().retained.matching(&new.key.filter);
+        let (_, queue) = self.delivery_address();
+        found.retain(|message| queue.may_read(&message.topic));
         let room = self.delivery_room().saturating_sub(deliveries.len());
         let missed = found.len().saturating_sub(room);
         if missed > 0 {

@@ -6,11 +6,13 @@
     clippy::indexing_slicing
 )]
 
+mod access;
 mod client;
 mod hostile;
 mod live;
 mod publishing;
 mod sessions;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::{MqttConfig, MqttHandle, MqttStats, start};
-use crate::auth::Auth;
+use crate::auth::{Auth, AuthConfig};
 
 /// A running door on a port of its own.
 struct Node {
@@ -43,12 +45,16 @@ impl Node {
     }
 
     async fn start_in(dir: TempDir, config: MqttConfig) -> Node {
+        Node::start_all(dir, config, AuthConfig::default()).await
+    }
+
+    async fn start_all(dir: TempDir, config: MqttConfig, auth: AuthConfig) -> Node {
         let options = LogOptions::new(dir.path());
         let log = tokio::task::spawn_blocking(|| Log::open(options))
             .await
             .unwrap()
             .unwrap();
-        let auth = Auth::open(log.clone()).await.unwrap();
+        let auth = Auth::open_with(log.clone(), auth).await.unwrap();
         let shutdown = CancellationToken::new();
         let config = MqttConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
