@@ -93,7 +93,7 @@ impl Remote {
     pub(super) async fn connect(arguments: &RemoteArgs) -> Result<Remote, CliError> {
         let address = arguments.kafka.clone();
         let options = arguments.options()?;
-        match tokio::time::timeout(CONNECT_MAX, Client::connect(&address, options)).await {
+        match tokio::time::timeout(CONNECT_MAX, Client::connect_with(&address, options)).await {
             Ok(Ok(client)) => Ok(Remote { client, address }),
             Ok(Err(error)) => Err(sentence(&error, &address)),
             Err(_) => Err(CliError::failed(format!(

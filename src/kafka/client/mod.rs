@@ -146,7 +146,14 @@ fn only<T>(items: Vec<T>, what: &'static str) -> Result<T, ClientError> {
 
 impl Client {
     /// Connects to `host:port` and learns which versions the broker speaks.
-    pub async fn connect(address: &str, options: ConnectOptions) -> Result<Client, ClientError> {
+    pub async fn connect(address: &str) -> Result<Client, ClientError> {
+        Client::connect_with(address, ConnectOptions::default()).await
+    }
+
+    pub async fn connect_with(
+        address: &str,
+        options: ConnectOptions,
+    ) -> Result<Client, ClientError> {
         Ok(Client {
             bootstrap: Connection::open(address, &options).await?,
             others: HashMap::new(),

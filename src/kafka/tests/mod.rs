@@ -26,7 +26,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::client::ConnectOptions;
 use super::protocol::messages::{
     FetchPartition, FetchRequest, FetchTopic, PartitionData, PartitionProduceData,
     PartitionProduceResponse, ProduceRequest, TopicProduceData,
@@ -87,9 +86,7 @@ impl Door {
     }
 
     async fn client(&self) -> Client {
-        Client::connect(&self.address().to_string(), ConnectOptions::default())
-            .await
-            .unwrap()
+        Client::connect(&self.address().to_string()).await.unwrap()
     }
 
     async fn wire(&self) -> Wire {

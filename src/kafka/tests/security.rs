@@ -3,7 +3,7 @@
 use rustls::pki_types::ServerName;
 use tokio_rustls::client::TlsStream;
 
-use super::super::client::Login;
+use super::super::client::{ConnectOptions, Login};
 use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
     ApiVersionsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeConfigsResource,
@@ -353,7 +353,7 @@ async fn the_client_signs_in_and_says_why_it_cannot() {
             login: Some(login),
             ..Default::default()
         };
-        Client::connect(&door.address_of(listener).to_string(), options).await
+        Client::connect_with(&door.address_of(listener).to_string(), options).await
     };
     for mechanism in Mechanism::ALL {
         let mut client = connect("SASL", mechanism, "pencil").await.unwrap();
