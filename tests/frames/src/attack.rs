@@ -1,11 +1,8 @@
-//! An attack: frames one at a time, each one's memory measured, and many at once, beside clients that
-//! must not notice.
+//! A run: rounds of frames one at a time, each one's memory measured, and rounds of many connections at
+//! once. Beside both a client that must not notice, and strangers who try to sign in.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,18 +10,20 @@ use bytes::Bytes;
 use holdfast::kafka::Client;
 use holdfast::kafka::protocol::ApiKey;
 use holdfast_storage::log::Record;
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
 
-use crate::batches;
 use crate::compose::{self, Frame};
 use crate::dice::Dice;
 use crate::door::Door;
-use crate::heap;
+use crate::kept;
 use crate::names::{Names, TOPICS};
-use crate::sasl;
-use crate::victim::{Broken, Due, Seen, Victim, due};
+use crate::report::{Report, Tallies, kind};
+use crate::victim::{Broken, Due, Number, PATIENCE, Seen, Thrown, Victim, due};
+use crate::{batches, bound, heap, sasl, table};
 
 /// How much, how long, from where.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
     /// Ends after so many frames ...
@@ -32,245 +31,181 @@ pub struct Plan {
     /// ... or after so long, whichever is first.
     pub time: Duration,
     pub connections: usize,
+    /// Where frames that broke a promise are written to.
+    pub keep: PathBuf,
 }
 
-/// Frames of a hundred that are sent alone, each one's memory measured.
-const ALONE_PERCENT: u64 = 4;
+/// Frames of a round that go out one at a time, and of one that many connections share.
+const ALONE_FRAMES: u64 = 2000;
+const CROWD_FRAMES: u64 = 18_000;
 
-/// Connections to where one has to sign in. Whoever fails there waits 100 ms.
-const STRANGERS: u64 = 8;
+/// Connections to where one has to sign in: who never do, and who do.
+const STRANGERS: u64 = 3;
+const SIGNED_IN: u64 = 4;
 
 /// Frames of one connection that are answered, before one that may end it.
 const VOLLEY_MAX: usize = 24;
+const VOLLEY_BYTES_MAX: usize = 1 << 20;
 
-/// Longest a healthy client may wait.
+/// Frames over one connection, when they go out one at a time.
+const ALONE_CONNECTION_MAX: usize = 64;
+
+/// How often a frame may take too much memory before it is its own fault: what cleans the log comes in
+/// between as it likes.
+const MEASURED_MAX: usize = 3;
+
+/// Longest that the client beside may wait.
 const HEALTHY_MS_MAX: u64 = 10_000;
+const HEALTHY_EVERY: Duration = Duration::from_millis(10);
 
-/// Memory that handling one frame may take, in bytes: its copies and structures, for which the codec's own
-/// limit stands, its answer, and what unpacking a batch may take, where batches are.
-pub fn allowed(api: Option<ApiKey>, frame: usize) -> usize {
-    let unpacked = match api {
-        Some(ApiKey::Produce | ApiKey::Fetch | ApiKey::ListOffsets) => 256 << 20,
-        // Background work comes in between.
-        _ => 32 << 20,
-    };
-    frame.saturating_mul(32) + unpacked
-}
+/// The topic of the client beside; not in the pool of names.
+const HEALTHY: &str = "healthy";
+const PARTITIONS: i32 = 2;
 
-/// What was thrown and what came of it.
-#[derive(Debug, Default, Clone)]
-pub struct Tally {
-    pub frames: u64,
-    pub answered: u64,
-    pub ended: u64,
-    pub left: u64,
-    pub bytes: u64,
-    pub answer_bytes_max: usize,
-    /// Of one frame alone.
-    pub peak_max: usize,
-}
+const PROGRESS_EVERY: Duration = Duration::from_secs(60);
 
-impl Tally {
-    fn count(&mut self, frame: &Frame, seen: Seen) {
-        self.frames += 1;
-        self.bytes += frame.bytes.len() as u64;
-        match seen {
-            Seen::Answered { bytes } => {
-                self.answered += 1;
-                self.answer_bytes_max = self.answer_bytes_max.max(bytes);
-            }
-            Seen::Ended => self.ended += 1,
-            Seen::Left => self.left += 1,
-        }
-    }
-
-    fn add(&mut self, other: &Tally) {
-        self.frames += other.frames;
-        self.answered += other.answered;
-        self.ended += other.ended;
-        self.left += other.left;
-        self.bytes += other.bytes;
-        self.answer_bytes_max = self.answer_bytes_max.max(other.answer_bytes_max);
-        self.peak_max = self.peak_max.max(other.peak_max);
-    }
-}
-
-/// What an attack found.
-#[derive(Debug)]
-pub struct Report {
-    pub seed: u64,
-    pub elapsed: Duration,
-    /// By API and version as the header says; `None` for what has no API.
-    pub tallies: BTreeMap<(Option<ApiKey>, i16), Tally>,
-    pub healthy_trips: u64,
-    pub healthy_slowest_ms: u64,
-    pub peak: usize,
-    pub state: String,
-    pub broken: Vec<String>,
-}
-
-impl Report {
-    pub fn total(&self) -> Tally {
-        let mut total = Tally::default();
-        self.tallies.values().for_each(|tally| total.add(tally));
-        total
-    }
-
-    fn by_api(&self) -> BTreeMap<Option<ApiKey>, (Tally, usize)> {
-        let mut apis: BTreeMap<_, (Tally, usize)> = BTreeMap::new();
-        for ((api, _), tally) in &self.tallies {
-            let (sum, versions) = apis.entry(*api).or_default();
-            sum.add(tally);
-            *versions += 1;
-        }
-        apis
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:32} {:>10} {:>8} {:>10} {:>10} {:>8} {:>12} {:>12}",
-            "API",
-            "frames",
-            "versions",
-            "answered",
-            "ended",
-            "left",
-            "answer max B",
-            "alone max KiB"
-        )?;
-        for (api, (tally, versions)) in self.by_api() {
-            let name = api.map_or("(none)", ApiKey::name);
-            let Tally {
-                frames,
-                answered,
-                ended,
-                left,
-                answer_bytes_max,
-                peak_max,
-                ..
-            } = tally;
-            let peak = peak_max >> 10;
-            writeln!(
-                f,
-                "{name:32} {frames:>10} {versions:>8} {answered:>10} {ended:>10} {left:>8} {answer_bytes_max:>12} {peak:>12}"
-            )?;
-        }
-        let total = self.total();
-        writeln!(
-            f,
-            "seed {}: {} frames ({} MiB) in {:.1} s, {:.0}/s: {} answered, {} ended their connection, {} left waiting",
-            self.seed,
-            total.frames,
-            total.bytes >> 20,
-            self.elapsed.as_secs_f64(),
-            total.frames as f64 / self.elapsed.as_secs_f64(),
-            total.answered,
-            total.ended,
-            total.left
-        )?;
-        writeln!(
-            f,
-            "peak memory {} MiB, node and attackers together; healthy clients: {} round trips, slowest {} ms; {}",
-            self.peak >> 20,
-            self.healthy_trips,
-            self.healthy_slowest_ms,
-            self.state
-        )?;
-        for broken in &self.broken {
-            writeln!(f, "BROKEN: {broken}")?;
-        }
-        Ok(())
-    }
-}
-
-struct Attack {
+pub struct Attack {
     plan: Plan,
     begun: Instant,
     door: Door,
     names: Names,
+    next: AtomicU64,
     thrown: AtomicU64,
-    tallies: Mutex<BTreeMap<(Option<ApiKey>, i16), Tally>>,
+    next_exchange: AtomicU64,
+    signed_in: AtomicU64,
+    tallies: Mutex<Tallies>,
     broken: Arc<Mutex<Vec<String>>>,
+    panics: Arc<AtomicU64>,
     over: AtomicBool,
     healthy_trips: AtomicU64,
     healthy_slowest_ms: AtomicU64,
+    /// What the connections under way may take of memory, and the most that was in this round.
+    promised: AtomicUsize,
+    promised_max: AtomicUsize,
+    crowd_peak: Mutex<(usize, usize)>,
 }
 
-/// Does what the plan says against a door of its own. Panics of the node are told, not passed on.
-pub fn run(plan: Plan) -> Report {
+/// The attackers' threads, and what they attack. Panics of the node are told, not passed on.
+fn begin(plan: Plan) -> (Runtime, Arc<Attack>) {
     batches::prepare();
     let broken = Arc::new(Mutex::new(Vec::new()));
-    let panics = broken.clone();
+    let panics = Arc::new(AtomicU64::new(0));
+    let (told, counted) = (broken.clone(), panics.clone());
     std::panic::set_hook(Box::new(move |panic| {
-        let told = format!("panic: {panic}");
-        eprintln!("{told}\n{}", std::backtrace::Backtrace::force_capture());
-        panics
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(told);
+        let trace = std::backtrace::Backtrace::force_capture();
+        eprintln!("{panic}\n{trace}");
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.push(format!("panic: {panic}"));
+        counted.fetch_add(1, Relaxed);
     }));
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build();
-    let threads = threads.expect("threads for the attackers");
-    let attack = Arc::new(Attack {
+    let attack = Attack {
         plan,
         begun: Instant::now(),
         door: Door::open(),
         names: Names::default(),
+        next: AtomicU64::new(0),
         thrown: AtomicU64::new(0),
+        next_exchange: AtomicU64::new(0),
+        signed_in: AtomicU64::new(0),
         tallies: Mutex::default(),
         broken,
+        panics,
         over: AtomicBool::new(false),
         healthy_trips: AtomicU64::new(0),
         healthy_slowest_ms: AtomicU64::new(0),
-    });
+        promised: AtomicUsize::new(0),
+        promised_max: AtomicUsize::new(0),
+        crowd_peak: Mutex::default(),
+    };
+    (
+        threads.expect("threads for the attackers"),
+        Arc::new(attack),
+    )
+}
+
+/// Does what the plan says against a door of its own.
+pub fn run(plan: Plan) -> Report {
+    let (threads, attack) = begin(plan);
     threads.block_on(attack.clone().everybody());
     drop(threads);
-    let attack = Arc::into_inner(attack).expect("nobody attacks any longer");
-    attack.report()
+    Arc::into_inner(attack)
+        .expect("nobody attacks any longer")
+        .report()
+}
+
+/// Throws these alone, one after the other, each over a connection of its own unless it is out of a file.
+pub fn replay(plan: Plan, numbers: &[Number], kept: Vec<Frame>) -> Report {
+    let (threads, attack) = begin(plan);
+    let again = attack.clone();
+    let numbers = numbers.to_vec();
+    threads.block_on(async move {
+        again.prepare().await;
+        for number in numbers {
+            again.again(number).await;
+        }
+        again.throw_kept(kept).await;
+    });
+    drop(threads);
+    Arc::into_inner(attack)
+        .expect("nobody attacks any longer")
+        .report()
 }
 
 impl Attack {
     async fn everybody(self: Arc<Attack>) {
-        self.prepare().await;
-        let healthy = tokio::spawn(self.clone().healthy());
-        let mut dice = Dice::new(self.plan.seed);
-        let alone = self.plan.frames * ALONE_PERCENT / 100;
-        let until = self.plan.time * ALONE_PERCENT as u32 / 100;
-        let mut crowd = Vec::new();
-        while self.thrown.load(Relaxed) < alone
-            && self.begun.elapsed() < until
-            && !self.has_failed()
+        for api in ApiKey::ALL
+            .iter()
+            .filter(|api| table::composing(**api).is_none())
         {
-            self.one_alone(&mut dice).await;
-        }
-        for place in 0..self.plan.connections as u64 {
-            let seed = self
-                .plan
-                .seed
-                .wrapping_mul(1_000_003)
-                .wrapping_add(place + 1);
-            crowd.push(tokio::spawn(self.clone().attacker(seed)));
-        }
-        for place in 0..STRANGERS {
-            crowd.push(tokio::spawn(
-                self.clone().stranger(self.plan.seed ^ (place + 1) << 40),
+            self.complain(format!(
+                "{api:?} has no composer: name its file in tests/frames/src/table.rs"
             ));
         }
-        for attacker in crowd {
-            if let Err(error) = attacker.await {
-                self.complain(format!("an attacker: {error}"));
+        if self.has_failed() {
+            return;
+        }
+        self.prepare().await;
+        let healthy = tokio::spawn(self.clone().healthy());
+        let mut told = Instant::now();
+        while !self.is_over() {
+            self.round_alone().await;
+            self.clone().round_of_many().await;
+            if told.elapsed() > PROGRESS_EVERY {
+                told = Instant::now();
+                self.tell_progress();
             }
         }
         self.over.store(true, Relaxed);
         if let Err(error) = healthy.await {
-            self.complain(format!("the healthy client: {error}"));
+            self.complain(format!("the client beside: {error}"));
         }
+        let left = timeout(PATIENCE, self.nobody_is_left()).await;
+        if left.is_err() {
+            let connections = self.door.connections();
+            self.complain(format!(
+                "{connections} connections stay after everybody has left"
+            ));
+        }
+    }
+
+    async fn nobody_is_left(&self) {
+        while self.door.connections() > 0 {
+            tokio::time::sleep(HEALTHY_EVERY).await;
+        }
+    }
+
+    fn tell_progress(&self) {
+        let (thrown, seconds) = (self.thrown.load(Relaxed), self.begun.elapsed().as_secs());
+        println!(
+            "{thrown} frames in {seconds} s, {}/s; {} MiB of memory; {}",
+            thrown / seconds.max(1),
+            heap::live() >> 20,
+            self.door.state()
+        );
     }
 
     /// Topics to begin with.
@@ -284,26 +219,19 @@ impl Attack {
             } else {
                 &[]
             };
-            client
-                .create_topic(name, 2, configs)
-                .await
-                .expect("a topic");
+            let created = client.create_topic(name, PARTITIONS, configs);
+            created.await.expect("a topic");
         }
     }
 
     fn complain(&self, what: String) {
-        self.broken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(what);
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.push(what);
     }
 
     fn has_failed(&self) -> bool {
-        !self
-            .broken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        !broken.is_empty()
     }
 
     fn is_over(&self) -> bool {
@@ -312,193 +240,364 @@ impl Attack {
             || self.has_failed()
     }
 
-    fn count(
-        &self,
-        tallies: &mut BTreeMap<(Option<ApiKey>, i16), Tally>,
-        frame: &Frame,
-        seen: Seen,
-    ) {
-        tallies.entry(kind(frame)).or_default().count(frame, seen);
+    /// The next frame that may be sent, below this number.
+    fn next(&self, until: u64) -> Option<Thrown> {
+        loop {
+            let one_more = |number: u64| (number < until).then_some(number + 1);
+            let number = self.next.fetch_update(Relaxed, Relaxed, one_more).ok()?;
+            if let Some(thrown) = self.thrown_as(number) {
+                return Some(thrown);
+            }
+        }
+    }
+
+    fn thrown_as(&self, number: u64) -> Option<Thrown> {
+        let mut dice = Dice::new(self.plan.seed, number);
+        let frame = compose::frame(&mut dice, &self.names);
+        let due = due(&frame)?;
+        let number = Number::Frame(number);
+        Some(Thrown { number, frame, due })
+    }
+
+    fn count(&self, tallies: &mut Tallies, frame: &Frame, seen: Seen) {
+        tallies.count(frame, seen);
         self.thrown.fetch_add(1, Relaxed);
     }
 
-    fn gather(&self, tallies: &BTreeMap<(Option<ApiKey>, i16), Tally>) {
+    fn gather(&self, tallies: &Tallies) {
         let mut all = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        for (kind, tally) in tallies {
-            all.entry(*kind).or_default().add(tally);
-        }
+        all.add(tallies);
     }
 
-    fn tell(&self, broken: Broken) {
-        let mut told = broken.what;
-        for frame in broken.frames.iter().rev().take(3) {
-            let shown: String = frame
-                .iter()
-                .take(400)
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            told.push_str(&format!(
-                "\n  {} bytes, API and version {:?}: {shown}",
-                frame.len(),
-                kind(&Frame::of(frame.clone()))
-            ));
-        }
-        self.complain(told);
+    fn tell(&self, broken: &Broken) {
+        let told = kept::keep(&self.plan.keep, self.plan.seed, broken);
+        self.complain(format!("{}\n{told}", broken.what));
     }
 
-    /// One frame that nothing else is sent beside, and what it took of memory.
-    async fn one_alone(&self, dice: &mut Dice<'_>) {
-        let frame = compose::frame(dice, &self.names);
-        let Some(due) = due(&frame) else { return };
-        let victim = match Victim::connect(self.door.address(), &self.names).await {
-            Ok(victim) => victim,
-            Err(error) => return self.complain(format!("cannot connect: {error}")),
-        };
-        let before = heap::forget_peak();
-        let seen = victim.last(&frame, due).await;
-        let peak = heap::peak().saturating_sub(before);
-        let mut tallies = BTreeMap::new();
-        match seen {
-            Ok(seen) => self.count(&mut tallies, &frame, seen),
-            Err(broken) => self.tell(broken),
+    /// What a connection did while something panicked is kept, too.
+    fn suspect(&self, panics: u64, sent: Vec<(Number, Frame)>) -> Result<(), Broken> {
+        if self.panics.load(Relaxed) == panics {
+            return Ok(());
         }
-        let (api, version) = kind(&frame);
-        tallies.entry((api, version)).or_default().peak_max = peak;
-        self.gather(&tallies);
-        let bound = allowed(api, frame.bytes.len());
-        if peak > bound {
-            let what = format!(
-                "{api:?} {version} of {} bytes took {peak} bytes of memory, {bound} are allowed",
-                frame.bytes.len()
-            );
-            self.tell(Broken {
-                what,
-                frames: vec![frame.bytes],
-            });
-        }
+        let at = sent.len().saturating_sub(1);
+        let what = "under way while something panicked".to_owned();
+        Err(Broken { what, sent, at })
     }
 
-    /// Volleys over one connection after the other.
-    async fn attacker(self: Arc<Attack>, seed: u64) {
-        let mut dice = Dice::new(seed);
-        let mut tallies = BTreeMap::new();
+    /// Frames that nothing else is sent beside but by the client beside, and what they took of memory.
+    async fn round_alone(&self) {
+        let until = self.next.load(Relaxed) + ALONE_FRAMES;
+        let mut tallies = Tallies::default();
+        let mut victim = None;
         while !self.is_over() {
-            if let Err(broken) = self.volley(&mut dice, &mut tallies).await {
-                self.tell(broken);
+            let Some(thrown) = self.next(until) else {
                 break;
+            };
+            if let Err(broken) = self.measure(&mut victim, &thrown, &mut tallies).await {
+                self.tell(&broken);
             }
         }
         self.gather(&tallies);
+    }
+
+    /// Throws it, again if it took too much.
+    async fn measure<'a>(
+        &'a self,
+        victim: &mut Option<Victim<'a>>,
+        thrown: &Thrown,
+        tallies: &mut Tallies,
+    ) -> Result<(), Broken> {
+        let bound = bound::alone(&thrown.frame);
+        let mut least = usize::MAX;
+        for _ in 0..MEASURED_MAX {
+            let panics = self.panics.load(Relaxed);
+            let (seen, peak) = self.one_alone(victim, thrown).await?;
+            self.count(tallies, &thrown.frame, seen);
+            self.suspect(panics, vec![(thrown.number, thrown.frame.clone())])?;
+            least = least.min(peak);
+            if least <= bound {
+                tallies.measured(&thrown.frame, least);
+                return Ok(());
+            }
+        }
+        let bytes = thrown.frame.bytes.len();
+        Err(Broken {
+            what: format!(
+                "a frame of {bytes} bytes took {least} bytes of memory; {bound} are allowed"
+            ),
+            sent: vec![(thrown.number, thrown.frame.clone())],
+            at: 0,
+        })
+    }
+
+    async fn one_alone<'a>(
+        &'a self,
+        victim: &mut Option<Victim<'a>>,
+        thrown: &Thrown,
+    ) -> Result<(Seen, usize), Broken> {
+        let before = heap::forget_peak();
+        let reused = victim
+            .take()
+            .filter(|victim| victim.sent() < ALONE_CONNECTION_MAX);
+        let mut open = match reused {
+            Some(open) => open,
+            None => Victim::connect(self.door.address(), &self.names).await?,
+        };
+        let mut seen = Seen::Left;
+        if matches!(thrown.due, Due::Answer(..)) {
+            open.all(std::slice::from_ref(thrown), |_, what| seen = what)
+                .await?;
+            *victim = Some(open);
+        } else {
+            seen = open.last(thrown).await?;
+        }
+        Ok((seen, heap::peak().saturating_sub(before)))
+    }
+
+    async fn round_of_many(self: Arc<Attack>) {
+        let until = self.next.load(Relaxed) + CROWD_FRAMES;
+        let before = heap::forget_peak();
+        self.promised_max.store(0, Relaxed);
+        let mut crowd = Vec::new();
+        for _ in 0..self.plan.connections {
+            crowd.push(tokio::spawn(self.clone().attacker(until)));
+        }
+        for _ in 0..SIGNED_IN {
+            crowd.push(tokio::spawn(self.clone().signed_in(until)));
+        }
+        for _ in 0..STRANGERS {
+            crowd.push(tokio::spawn(self.clone().stranger(until)));
+        }
+        for attacker in crowd {
+            if let Err(error) = attacker.await {
+                self.complain(format!("an attacker: {error}"));
+            }
+        }
+        let peak = heap::peak().saturating_sub(before);
+        let bound = bound::crowd(self.promised_max.load(Relaxed));
+        if peak > bound {
+            self.complain(format!(
+                "many connections took {peak} bytes of memory; {bound} are allowed"
+            ));
+        }
+        let mut most = self
+            .crowd_peak
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *most = (*most).max((peak, bound));
+    }
+
+    /// Volleys over one connection after the other.
+    async fn attacker(self: Arc<Attack>, until: u64) {
+        let mut tallies = Tallies::default();
+        while !self.is_over() {
+            let (answered, last) = self.load(until);
+            if answered.is_empty() && last.is_none() {
+                break;
+            }
+            let outcome = match Victim::connect(self.door.address(), &self.names).await {
+                Ok(victim) => self.volley(victim, &answered, last, &mut tallies).await,
+                Err(broken) => Err(broken),
+            };
+            if let Err(broken) = outcome {
+                self.tell(&broken);
+            }
+        }
+        self.gather(&tallies);
+    }
+
+    /// The same by somebody who has signed in, and whom access rules bind.
+    async fn signed_in(self: Arc<Attack>, until: u64) {
+        let mut tallies = Tallies::default();
+        while !self.is_over() {
+            let (answered, last) = self.load(until);
+            if answered.is_empty() && last.is_none() {
+                break;
+            }
+            match sasl::sign_in(self.door.sasl_address()).await {
+                Ok(socket) => {
+                    self.signed_in.fetch_add(1, Relaxed);
+                    let victim = Victim::over(socket, &self.names);
+                    if let Err(broken) = self.volley(victim, &answered, last, &mut tallies).await {
+                        self.tell(&broken);
+                    }
+                }
+                Err(what) => self.complain(what),
+            }
+        }
+        self.gather(&tallies);
+    }
+
+    /// Frames that are answered, and one for the end.
+    fn load(&self, until: u64) -> (Vec<Thrown>, Option<Thrown>) {
+        let mut answered: Vec<Thrown> = Vec::new();
+        let mut bytes = 0;
+        while answered.len() < VOLLEY_MAX && bytes < VOLLEY_BYTES_MAX {
+            match self.next(until) {
+                Some(thrown) if matches!(thrown.due, Due::Answer(..)) => {
+                    bytes += thrown.frame.bytes.len();
+                    answered.push(thrown);
+                }
+                last => return (answered, last),
+            }
+        }
+        (answered, None)
     }
 
     async fn volley(
         &self,
-        dice: &mut Dice<'_>,
-        tallies: &mut BTreeMap<(Option<ApiKey>, i16), Tally>,
+        mut victim: Victim<'_>,
+        answered: &[Thrown],
+        last: Option<Thrown>,
+        tallies: &mut Tallies,
     ) -> Result<(), Broken> {
-        let mut answered = Vec::new();
-        let mut last = None;
-        let mut bytes = 0;
-        while answered.len() < VOLLEY_MAX && bytes < 1 << 20 {
-            let frame = compose::frame(dice, &self.names);
-            match due(&frame) {
-                None => {}
-                Some(due @ Due::Answer(..)) => {
-                    bytes += frame.bytes.len();
-                    answered.push((frame, due));
-                }
-                Some(due) => {
-                    last = Some((frame, due));
-                    if answered.len() > VOLLEY_MAX / 3 || dice.once_in(3) {
-                        break;
-                    }
-                }
+        let panics = self.panics.load(Relaxed);
+        let all = answered.iter().chain(&last);
+        let promise = bound::volley(all.clone().map(|thrown| &thrown.frame));
+        let promised = self.promised.fetch_add(promise, Relaxed) + promise;
+        self.promised_max.fetch_max(promised, Relaxed);
+        let outcome = async {
+            victim
+                .all(answered, |frame, seen| self.count(tallies, frame, seen))
+                .await?;
+            if let Some(thrown) = &last {
+                let seen = victim.last(thrown).await?;
+                self.count(tallies, &thrown.frame, seen);
             }
-        }
-        let mut victim = match Victim::connect(self.door.address(), &self.names).await {
-            Ok(victim) => victim,
-            Err(error) => {
-                return Err(Broken {
-                    what: format!("cannot connect: {error}"),
-                    frames: Vec::new(),
-                });
-            }
+            Ok(())
         };
-        let mut seen_all = Vec::with_capacity(answered.len());
-        let outcome = victim
-            .all(&answered, |place, seen| seen_all.push((place, seen)))
-            .await;
-        for (place, seen) in seen_all {
-            self.count(tallies, &answered[place].0, seen);
-        }
+        let outcome = outcome.await;
+        self.promised.fetch_sub(promise, Relaxed);
         outcome?;
-        if let Some((frame, due)) = last {
-            let seen = victim.last(&frame, due).await?;
-            self.count(tallies, &frame, seen);
-        }
-        Ok(())
+        let sent = all.map(|thrown| (thrown.number, thrown.frame.clone()));
+        self.suspect(panics, sent.collect())
     }
 
-    /// Comes in where one has to say who one is, and never quite does.
-    async fn stranger(self: Arc<Attack>, seed: u64) {
-        let mut dice = Dice::new(seed);
-        let mut tallies = BTreeMap::new();
-        while !self.is_over() {
-            match sasl::exchange(self.door.sasl_address(), &mut dice, &self.names).await {
-                Ok(frames) => {
-                    for frame in frames {
-                        self.count(&mut tallies, &frame, Seen::Left);
-                    }
-                }
-                Err(broken) => self.tell(broken),
+    /// Comes in where one has to say who one is, and never quite does, as long as the round lasts.
+    async fn stranger(self: Arc<Attack>, until: u64) {
+        let mut tallies = Tallies::default();
+        while !self.is_over() && self.next.load(Relaxed) < until {
+            let number = self.next_exchange.fetch_add(1, Relaxed);
+            if let Err(broken) = self.exchange(number, &mut tallies).await {
+                self.tell(&broken);
             }
         }
         self.gather(&tallies);
     }
 
+    async fn exchange(&self, number: u64, tallies: &mut Tallies) -> Result<(), Broken> {
+        let (address, panics) = (self.door.sasl_address(), self.panics.load(Relaxed));
+        let frames = sasl::exchange(address, self.plan.seed, number, &self.names).await?;
+        for frame in &frames {
+            self.count(tallies, frame, Seen::Left);
+        }
+        let sent = frames
+            .into_iter()
+            .map(|frame| (Number::Exchange(number), frame));
+        self.suspect(panics, sent.collect())
+    }
+
     /// Does one round trip after the other over one connection, which it must not lose.
     async fn healthy(self: Arc<Attack>) {
-        let address: SocketAddr = self.door.address();
-        if let Err(error) = self.round_trips(address).await {
-            self.complain(format!("the healthy client noticed: {error}"));
+        if let Err(what) = self.round_trips().await {
+            self.complain(format!("the client beside noticed: {what}"));
         }
     }
 
-    async fn round_trips(&self, address: SocketAddr) -> io::Result<()> {
-        let mut client = Client::connect(&address.to_string())
+    async fn round_trips(&self) -> Result<(), String> {
+        let address = self.door.address().to_string();
+        let mut client = Client::connect(&address)
             .await
-            .map_err(io::Error::other)?;
+            .map_err(|error| error.to_string())?;
         while !self.over.load(Relaxed) {
             let begun = Instant::now();
-            let number = self.healthy_trips.load(Relaxed);
-            let value = Bytes::from(number.to_string());
-            let record = Record {
-                value: Some(value.clone()),
-                timestamp_ms: batches::BASE_TIMESTAMP_MS,
-                ..Record::default()
-            };
-            let base = client
-                .produce(HEALTHY, 0, vec![record])
-                .await
-                .map_err(io::Error::other)?;
-            let (back, _) = client
-                .fetch(HEALTHY, 0, base, Duration::from_secs(1))
-                .await
-                .map_err(io::Error::other)?;
-            let back = back.into_iter().next().and_then(|back| back.record.value);
-            if back.as_ref() != Some(&value) {
-                return Err(io::Error::other(format!(
-                    "record {number} came back as {back:?}"
-                )));
-            }
+            self.round_trip(&mut client).await?;
             let ms = begun.elapsed().as_millis() as u64;
             self.healthy_slowest_ms.fetch_max(ms, Relaxed);
             if ms > HEALTHY_MS_MAX {
-                return Err(io::Error::other(format!("a round trip of {ms} ms")));
+                return Err(format!("a round trip of {ms} ms"));
             }
             self.healthy_trips.fetch_add(1, Relaxed);
+            tokio::time::sleep(HEALTHY_EVERY).await;
         }
         Ok(())
+    }
+
+    /// Writes a record, reads it back, and looks for its topic.
+    async fn round_trip(&self, client: &mut Client) -> Result<(), String> {
+        let told = |error: holdfast::kafka::client::ClientError| error.to_string();
+        let number = self.healthy_trips.load(Relaxed);
+        let value = Bytes::from(number.to_string());
+        let record = Record {
+            value: Some(value.clone()),
+            timestamp_ms: batches::BASE_TIMESTAMP_MS,
+            ..Record::default()
+        };
+        let base = client
+            .produce(HEALTHY, 0, vec![record])
+            .await
+            .map_err(told)?;
+        let (back, _) = client
+            .fetch(HEALTHY, 0, base, Duration::from_secs(1))
+            .await
+            .map_err(told)?;
+        let back = back.into_iter().next().and_then(|back| back.record.value);
+        if back.as_ref() != Some(&value) {
+            return Err(format!("record {number} came back as {back:?}"));
+        }
+        let topics = client.topics().await.map_err(told)?;
+        let own = topics.iter().find(|topic| topic.name == HEALTHY);
+        match own {
+            Some(topic) if topic.partitions.len() == PARTITIONS as usize => Ok(()),
+            other => Err(format!("its topic is {other:?}")),
+        }
+    }
+
+    /// Throws one alone that was thrown before.
+    async fn again(&self, number: Number) {
+        let mut tallies = Tallies::default();
+        let outcome = match number {
+            Number::Exchange(number) => self.exchange(number, &mut tallies).await,
+            Number::Frame(at) | Number::Kept(at) => match self.thrown_as(at) {
+                Some(thrown) => self.show(thrown, &mut tallies).await,
+                None => {
+                    println!(
+                        "frame {at} is one that is not sent: a quota that would hold back everybody"
+                    );
+                    Ok(())
+                }
+            },
+        };
+        if let Err(broken) = outcome {
+            self.tell(&broken);
+        }
+        self.gather(&tallies);
+    }
+
+    async fn show(&self, thrown: Thrown, tallies: &mut Tallies) -> Result<(), Broken> {
+        let (api, version) = kind(&thrown.frame);
+        println!(
+            "{:?}: {api:?} {version}, {}",
+            thrown.number,
+            kept::shown(&thrown.frame)
+        );
+        println!("due: {:?}", thrown.due);
+        self.measure(&mut None, &thrown, tallies).await
+    }
+
+    /// Throws what a file kept: one connection after the other, as they end.
+    async fn throw_kept(&self, kept: Vec<Frame>) {
+        let mut tallies = Tallies::default();
+        let mut victim = None;
+        for (place, frame) in kept.into_iter().enumerate() {
+            let due = due(&frame).unwrap_or(Due::Anything);
+            let number = Number::Kept(place as u64);
+            let thrown = Thrown { number, frame, due };
+            if let Err(broken) = self.measure(&mut victim, &thrown, &mut tallies).await {
+                self.tell(&broken);
+            }
+        }
+        self.gather(&tallies);
     }
 
     fn report(self) -> Report {
@@ -506,45 +605,28 @@ impl Attack {
         let state = self.door.state();
         self.door.close();
         let _ = std::panic::take_hook();
+        let tallies = self
+            .tallies
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut broken = broken.clone();
+        broken.extend(tallies.untried());
         Report {
             seed: self.plan.seed,
             elapsed,
-            tallies: self
-                .tallies
-                .into_inner()
+            tallies,
+            exchanges: self.next_exchange.into_inner(),
+            signed_in: self.signed_in.into_inner(),
+            healthy_trips: self.healthy_trips.into_inner(),
+            healthy_slowest_ms: self.healthy_slowest_ms.into_inner(),
+            crowd_peak: *self
+                .crowd_peak
+                .lock()
                 .unwrap_or_else(PoisonError::into_inner),
-            healthy_trips: self.healthy_trips.load(Relaxed),
-            healthy_slowest_ms: self.healthy_slowest_ms.load(Relaxed),
             peak: heap::most(),
             state,
-            broken: std::mem::take(
-                &mut *self.broken.lock().unwrap_or_else(PoisonError::into_inner),
-            ),
+            broken,
         }
-    }
-}
-
-/// The topic of those who must not notice; not in the pool of names.
-const HEALTHY: &str = "healthy";
-
-/// API and version as its header says.
-fn kind(frame: &Frame) -> (Option<ApiKey>, i16) {
-    let number = |at: usize| {
-        frame
-            .bytes
-            .get(at..at + 2)
-            .map(|b| i16::from_be_bytes([b[0], b[1]]))
-    };
-    let api = number(0).and_then(ApiKey::from_code);
-    let version = number(2).unwrap_or_default();
-    match api {
-        // What damage made of a version is not told apart.
-        Some(api)
-            if version > api.advertised().end() + 1 || version < api.advertised().start() - 1 =>
-        {
-            (Some(api), i16::MAX)
-        }
-        Some(_) => (api, version),
-        None => (None, 0),
     }
 }

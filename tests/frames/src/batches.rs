@@ -25,7 +25,7 @@ struct Packed {
 }
 
 /// What a partition of a Produce carries.
-pub fn records(dice: &mut Dice<'_>, producer: (i64, i16), bytes_max: usize) -> Vec<u8> {
+pub fn records(dice: &mut Dice, producer: (i64, i16), bytes_max: usize) -> Vec<u8> {
     let mut out = match dice.below(40) {
         0 => Vec::new(),
         1 => vec![dice.next() as u8; dice.below(200)],
@@ -47,7 +47,7 @@ pub fn records(dice: &mut Dice<'_>, producer: (i64, i16), bytes_max: usize) -> V
     out
 }
 
-fn batch(dice: &mut Dice<'_>, producer: (i64, i16), bytes_max: usize) -> Vec<u8> {
+fn batch(dice: &mut Dice, producer: (i64, i16), bytes_max: usize) -> Vec<u8> {
     let packed = packed();
     let chosen = match dice.below(200) {
         0 if bytes_max > 4096 => dice.pick(&packed.bombs.iter().collect::<Vec<_>>()),
@@ -56,11 +56,10 @@ fn batch(dice: &mut Dice<'_>, producer: (i64, i16), bytes_max: usize) -> Vec<u8>
     };
     let mut body = chosen.body.to_vec();
     let (mut count, mut attributes) = (chosen.records, chosen.codec);
-    let mut damaged = dice.below(60);
-    match damaged {
+    match dice.below(60) {
         0 => body.truncate(dice.below(body.len().max(1))),
         1 => count = dice.extreme() as i32,
-        2 => count += dice.pick(&[1, -1, 1000]),
+        2 => count = count.wrapping_add(dice.pick(&[1, -1, 1000])),
         3 => attributes = dice.below(8) as i16,
         4 if !body.is_empty() => {
             let at = dice.below(body.len());
@@ -68,7 +67,7 @@ fn batch(dice: &mut Dice<'_>, producer: (i64, i16), bytes_max: usize) -> Vec<u8>
         }
         5 => body.extend([0; 5]),
         6 => attributes |= dice.next() as i16 & 0x7fc0,
-        _ => damaged = 60,
+        _ => {}
     }
     if dice.once_in(6) {
         attributes |= 0x08;

@@ -24,7 +24,7 @@ pub struct Layout {
 
 /// A type of the table that can be made up.
 pub trait Compose {
-    fn compose(c: &mut Composer<'_, '_>, owner: &'static str, field: &'static str, layout: Layout);
+    fn compose(c: &mut Composer<'_>, owner: &'static str, field: &'static str, layout: Layout);
 }
 
 /// A message of the table, no primitive.
@@ -47,14 +47,20 @@ impl Frame {
         }
     }
 
+    /// As it goes over a connection.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend(self.claims.to_be_bytes());
+        out.extend_from_slice(&self.bytes);
+    }
+
     pub fn lies(&self) -> bool {
         usize::try_from(self.claims) != Ok(self.bytes.len())
     }
 }
 
 /// Makes up one frame after the other.
-pub struct Composer<'d, 'b> {
-    pub dice: &'d mut Dice<'b>,
+pub struct Composer<'d> {
+    pub dice: &'d mut Dice,
     pub names: &'d Names,
     out: Vec<u8>,
     /// Bytes after which arrays end.
@@ -65,11 +71,11 @@ pub struct Composer<'d, 'b> {
     repeats: bool,
     tags: Vec<Vec<(u32, Vec<u8>)>>,
     producer: (i64, i16),
-    member: Option<(String, i32)>,
+    member: (String, i32),
 }
 
 /// A request of any API in any version.
-pub fn frame(dice: &mut Dice<'_>, names: &Names) -> Frame {
+pub fn frame(dice: &mut Dice, names: &Names) -> Frame {
     let api = match dice.below(8) {
         // What holds most of the code is asked for more often.
         0 => dice.pick(&[
@@ -84,7 +90,7 @@ pub fn frame(dice: &mut Dice<'_>, names: &Names) -> Frame {
 }
 
 /// A request of this API in any version.
-pub fn request(dice: &mut Dice<'_>, names: &Names, api: ApiKey) -> Frame {
+pub fn request(dice: &mut Dice, names: &Names, api: ApiKey) -> Frame {
     let advertised = api.advertised();
     let (first, last) = (*advertised.start(), *advertised.end());
     let version = match dice.below(40) {
@@ -117,7 +123,7 @@ pub fn request(dice: &mut Dice<'_>, names: &Names, api: ApiKey) -> Frame {
         member,
     };
     c.header(api, layout);
-    let composing = table::composing(&format!("{}Request", api.name()));
+    let composing = table::composing(api);
     if let Some(composing) = composing {
         composing(&mut c, layout);
     }
@@ -146,7 +152,7 @@ pub fn request(dice: &mut Dice<'_>, names: &Names, api: ApiKey) -> Frame {
 }
 
 /// Turns some bytes over, cuts, repeats, moves.
-pub fn damage(dice: &mut Dice<'_>, out: &mut Vec<u8>) {
+pub fn damage(dice: &mut Dice, out: &mut Vec<u8>) {
     for _ in 0..=dice.below(4) {
         if out.is_empty() {
             return;
@@ -200,7 +206,7 @@ pub fn damage(dice: &mut Dice<'_>, out: &mut Vec<u8>) {
     }
 }
 
-impl Composer<'_, '_> {
+impl Composer<'_> {
     fn header(&mut self, api: ApiKey, layout: Layout) {
         self.out.extend(api.code().to_be_bytes());
         self.out.extend(layout.version.to_be_bytes());
@@ -250,10 +256,10 @@ impl Composer<'_, '_> {
         if self.lie() {
             value = match self.dice.below(6) {
                 0 => value - 1,
-                1 => value + 1,
+                1 => value.wrapping_add(1),
                 2 => -2,
                 3 => i64::from(i32::MAX),
-                4 => value * 2 + 100,
+                4 => value.wrapping_mul(2).wrapping_add(100),
                 _ => self.dice.extreme(),
             };
             if layout.flexible && self.dice.once_in(4) {
@@ -267,7 +273,7 @@ impl Composer<'_, '_> {
             }
         }
         if layout.flexible {
-            self.varint((value + 1) as u32);
+            self.varint(value.wrapping_add(1) as u32);
         } else if short {
             self.out.extend((value as i16).to_be_bytes());
         } else {
@@ -389,10 +395,7 @@ impl Composer<'_, '_> {
 
     fn number(&mut self, owner: &'static str, field: &'static str) -> i64 {
         let (id, epoch) = self.producer;
-        let generation = self
-            .member
-            .as_ref()
-            .map_or(-1, |(_, generation)| i64::from(*generation));
+        let generation = i64::from(self.member.1);
         let dice = &mut *self.dice;
         match field {
             "partition" | "partition_index" | "partitions" | "partition_indexes" | "index" => {
@@ -410,11 +413,17 @@ impl Composer<'_, '_> {
             "timeout_ms" => dice.mostly(&[0, 1, 1000, 30_000]),
             "session_timeout_ms" => dice.mostly(&[6000, 6000, 10_000, 45_000]),
             "rebalance_timeout_ms" => dice.mostly(&[0, 1, 5, 20, 1000]),
-            "generation_id" | "generation_id_or_member_epoch" | "member_epoch" => {
-                dice.mostly(&[generation, generation, generation, generation + 1, -1, 0, 1])
-            }
+            "generation_id" | "generation_id_or_member_epoch" | "member_epoch" => dice.mostly(&[
+                generation,
+                generation,
+                generation,
+                generation.wrapping_add(1),
+                -1,
+                0,
+                1,
+            ]),
             "producer_id" | "v3_and_below_producer_id" | "producer_id_filters" => {
-                dice.mostly(&[id, id, id, id, -1, id + 1])
+                dice.mostly(&[id, id, id, id, -1, id.wrapping_add(1)])
             }
             "producer_epoch" | "v3_and_below_producer_epoch" => {
                 let epoch = i64::from(epoch);
@@ -506,11 +515,11 @@ impl Composer<'_, '_> {
                 ".",
             ]),
             (_, "member_id") => {
-                let member = self.member.as_ref().map(|(member, _)| member.as_str());
+                let member = &self.member.0;
                 match dice.below(8) {
                     0 => "nobody",
                     1 | 2 => "",
-                    _ => member.unwrap_or_default(),
+                    _ => member,
                 }
             }
             (_, "group_instance_id") => dice.pick(&["i1", "i2", "i3"]),
@@ -599,7 +608,7 @@ impl Composer<'_, '_> {
 macro_rules! numbers {
     ($($ty:ty)*) => { $(
         impl Compose for $ty {
-            fn compose(c: &mut Composer<'_, '_>, owner: &'static str, field: &'static str, _: Layout) {
+            fn compose(c: &mut Composer<'_>, owner: &'static str, field: &'static str, _: Layout) {
                 let number = c.number(owner, field) as $ty;
                 c.out.extend(number.to_be_bytes());
             }
@@ -610,7 +619,7 @@ macro_rules! numbers {
 numbers!(i8 i16 u16 i32 i64);
 
 impl Compose for f64 {
-    fn compose(c: &mut Composer<'_, '_>, _: &'static str, _: &'static str, _: Layout) {
+    fn compose(c: &mut Composer<'_>, _: &'static str, _: &'static str, _: Layout) {
         // None that would hold the sender itself back.
         let numbers = [
             f64::NAN,
@@ -628,28 +637,28 @@ impl Compose for f64 {
 }
 
 impl Compose for bool {
-    fn compose(c: &mut Composer<'_, '_>, _: &'static str, _: &'static str, _: Layout) {
+    fn compose(c: &mut Composer<'_>, _: &'static str, _: &'static str, _: Layout) {
         let byte = c.dice.pick(&[0, 1, 0, 1, 0, 1, 0, 0xff]);
         c.out.push(byte);
     }
 }
 
 impl Compose for Uuid {
-    fn compose(c: &mut Composer<'_, '_>, _: &'static str, _: &'static str, _: Layout) {
+    fn compose(c: &mut Composer<'_>, _: &'static str, _: &'static str, _: Layout) {
         let id = c.names.topic_id(c.dice);
         c.out.extend(id.as_bytes());
     }
 }
 
 impl Compose for Str {
-    fn compose(c: &mut Composer<'_, '_>, owner: &'static str, field: &'static str, layout: Layout) {
+    fn compose(c: &mut Composer<'_>, owner: &'static str, field: &'static str, layout: Layout) {
         let text = c.text(owner, field);
         c.bytes(layout, true, &text);
     }
 }
 
 impl Compose for Option<Str> {
-    fn compose(c: &mut Composer<'_, '_>, owner: &'static str, field: &'static str, layout: Layout) {
+    fn compose(c: &mut Composer<'_>, owner: &'static str, field: &'static str, layout: Layout) {
         if c.dice.once_in(4) {
             c.length(layout, true, None);
         } else {
@@ -659,14 +668,14 @@ impl Compose for Option<Str> {
 }
 
 impl Compose for Bytes {
-    fn compose(c: &mut Composer<'_, '_>, owner: &'static str, field: &'static str, layout: Layout) {
+    fn compose(c: &mut Composer<'_>, owner: &'static str, field: &'static str, layout: Layout) {
         let bytes = c.blob(owner, field);
         c.bytes(layout, false, &bytes);
     }
 }
 
 impl Compose for Option<Bytes> {
-    fn compose(c: &mut Composer<'_, '_>, owner: &'static str, field: &'static str, layout: Layout) {
+    fn compose(c: &mut Composer<'_>, owner: &'static str, field: &'static str, layout: Layout) {
         if c.dice.once_in(40) {
             c.length(layout, false, None);
         } else {
@@ -676,19 +685,19 @@ impl Compose for Option<Bytes> {
 }
 
 impl Compose for Option<Records> {
-    fn compose(c: &mut Composer<'_, '_>, owner: &'static str, field: &'static str, layout: Layout) {
+    fn compose(c: &mut Composer<'_>, owner: &'static str, field: &'static str, layout: Layout) {
         Option::<Bytes>::compose(c, owner, field, layout);
     }
 }
 
 impl<T: Compose> Compose for Vec<T> {
-    fn compose(c: &mut Composer<'_, '_>, owner: &'static str, field: &'static str, layout: Layout) {
+    fn compose(c: &mut Composer<'_>, owner: &'static str, field: &'static str, layout: Layout) {
         c.array::<T>(owner, field, layout);
     }
 }
 
 impl<T: Compose> Compose for Option<Vec<T>> {
-    fn compose(c: &mut Composer<'_, '_>, owner: &'static str, field: &'static str, layout: Layout) {
+    fn compose(c: &mut Composer<'_>, owner: &'static str, field: &'static str, layout: Layout) {
         if c.dice.once_in(8) {
             c.length(layout, false, None);
         } else {
@@ -698,7 +707,7 @@ impl<T: Compose> Compose for Option<Vec<T>> {
 }
 
 impl<T: Structure> Compose for Option<T> {
-    fn compose(c: &mut Composer<'_, '_>, owner: &'static str, field: &'static str, layout: Layout) {
+    fn compose(c: &mut Composer<'_>, owner: &'static str, field: &'static str, layout: Layout) {
         let there = c.dice.pick(&[-1_i8, 1, 1, -2, 127]);
         c.out.extend(there.to_be_bytes());
         if there >= 0 {

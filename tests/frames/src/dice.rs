@@ -1,28 +1,19 @@
-//! Where every decision comes from: a fuzzer's bytes as long as there are any, then a seed.
+//! Where every decision comes from: a seed and a number, and nothing else.
 
-/// The same seed and bytes give the same decisions.
-pub struct Dice<'a> {
-    bytes: &'a [u8],
+/// The same seed and number give the same decisions.
+pub struct Dice {
     state: u64,
 }
 
-impl Dice<'static> {
-    pub fn new(seed: u64) -> Dice<'static> {
-        Dice {
-            bytes: &[],
-            state: seed,
-        }
-    }
-}
-
-impl<'a> Dice<'a> {
-    /// Decisions of a fuzzer, so that it can tell which of them led further.
-    pub fn of_bytes(bytes: &'a [u8]) -> Dice<'a> {
-        Dice { bytes, state: 1 }
+impl Dice {
+    pub fn new(seed: u64, number: u64) -> Dice {
+        let mut dice = Dice { state: seed };
+        dice.state = dice.next() ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93);
+        dice
     }
 
     /// SplitMix64.
-    fn random(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,26 +21,9 @@ impl<'a> Dice<'a> {
         z ^ (z >> 31)
     }
 
-    /// Any number; of a fuzzer's bytes it takes as many as given.
-    fn draw(&mut self, bytes: usize) -> u64 {
-        if self.bytes.is_empty() {
-            return self.random();
-        }
-        let (taken, rest) = self.bytes.split_at(bytes.min(self.bytes.len()));
-        self.bytes = rest;
-        taken
-            .iter()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte))
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.draw(8)
-    }
-
     /// `0..limit`; 0 where the limit is.
     pub fn below(&mut self, limit: usize) -> usize {
-        let bytes = if limit <= 256 { 1 } else { 4 };
-        (self.draw(bytes) % limit.max(1) as u64) as usize
+        (self.next() % limit.max(1) as u64) as usize
     }
 
     /// One time in `n`.

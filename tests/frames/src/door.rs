@@ -6,11 +6,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast::auth::{ANONYMOUS, Auth, AuthConfig, Authorizer, PRINCIPAL_TYPE};
-use holdfast::kafka::{Handle, KafkaConfig, KafkaStats, ListenerConfig, Security, start};
+use holdfast::kafka::{Handle, KafkaConfig, ListenerConfig, Security, start};
 use holdfast_storage::log::{Log, LogOptions, Retention};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+
+use crate::sasl;
+
+/// Reads and checks of records at once: each may unpack a batch.
+pub const READS_MAX: usize = 4;
+pub const REQUESTS_BYTES_MAX: usize = 32 << 20;
+pub const RESPONSES_BYTES_MAX: usize = 32 << 20;
 
 /// The door and the threads it runs on: not the attackers'.
 pub struct Door {
@@ -74,11 +81,12 @@ impl Door {
         self.handle.listeners()[1].1
     }
 
-    pub fn stats(&self) -> KafkaStats {
-        self.handle.stats()
+    /// Connections that the door has.
+    pub fn connections(&self) -> usize {
+        self.handle.stats().connections
     }
 
-    /// What the log took, and where it stands.
+    /// What is in the log by now.
     pub fn state(&self) -> String {
         let topics = self.log.topics();
         let partitions: usize = topics.iter().map(|topic| topic.partitions().len()).sum();
@@ -99,9 +107,12 @@ async fn open_door(log: Log, stop: CancellationToken) -> Handle {
         authorizer: Authorizer::Acl,
         super_users: vec![format!("{PRINCIPAL_TYPE}{ANONYMOUS}")],
         failures_max: u32::MAX,
+        password_hash_memory_bytes: 7 << 20,
         ..AuthConfig::default()
     };
     let auth = Auth::open_with(log.clone(), auth).await.expect("users");
+    let signer = auth.create_user(sasl::SIGNER, sasl::PASSWORD, true);
+    signer.await.expect("a user");
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = KafkaConfig {
         listen: Some(local),
@@ -115,6 +126,9 @@ async fn open_door(log: Log, stop: CancellationToken) -> Handle {
             tls: None,
         }],
         partitions_max: 500,
+        reads_max: READS_MAX,
+        requests_bytes_max: REQUESTS_BYTES_MAX,
+        responses_bytes_max: RESPONSES_BYTES_MAX,
         ..KafkaConfig::default()
     };
     config.groups.initial_rebalance_delay_ms = 0;

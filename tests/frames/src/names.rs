@@ -1,5 +1,8 @@
 //! What fields are filled with so that a request gets deep into its handler: a small pool of names, so
 //! that what the node keeps of them stays bounded, and what its answers have told: ids, epochs, members.
+//!
+//! What answers have told is the only part of a frame that does not follow from its number: it takes the
+//! same number of bytes and of decisions whatever it is, so that nothing else of the frame depends on it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -27,12 +30,15 @@ pub const USERS: &[&str] = &["alice", "bob", "carol", "dave"];
 /// Of each kind, the newest.
 const LEARNED_MAX: usize = 64;
 
+/// A member's id, as long as those that a node gives to clients called "fuzz".
+const NOBODY: &str = "fuzz-00000000-0000-0000-0000-000000000000";
+
 #[derive(Default)]
 pub struct Names {
     learned: Mutex<Learned>,
 }
 
-#[derive(Default, Clone)]
+#[derive(Default)]
 struct Learned {
     topic_ids: Vec<Uuid>,
     members: Vec<(String, i32)>,
@@ -60,7 +66,7 @@ impl Names {
                     learned.keep(|l| &mut l.topic_ids, topic.topic_id);
                 }
             }
-            Response::JoinGroup(body) if !body.member_id.is_empty() => {
+            Response::JoinGroup(body) if body.member_id.as_str().len() == NOBODY.len() => {
                 let member = (body.member_id.as_str().to_owned(), body.generation_id);
                 learned.keep(|l| &mut l.members, member);
             }
@@ -84,37 +90,40 @@ impl Names {
     }
 
     /// A topic's id, mostly of one that is there or was.
-    pub fn topic_id(&self, dice: &mut Dice<'_>) -> Uuid {
-        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn topic_id(&self, dice: &mut Dice) -> Uuid {
         match dice.below(12) {
             0 => Uuid::nil(),
             1 => Uuid::from_u128(1),
             2 => Uuid::from_u64_pair(dice.next(), dice.next()),
-            _ if learned.topic_ids.is_empty() => Uuid::nil(),
-            _ => dice.pick(&learned.topic_ids),
+            _ => self.one_of(dice, |l| &l.topic_ids).unwrap_or_default(),
         }
     }
 
     /// A member of a group, and its generation.
-    pub fn member(&self, dice: &mut Dice<'_>) -> Option<(String, i32)> {
-        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = dice.below(learned.members.len());
-        learned.members.get(place).cloned()
+    pub fn member(&self, dice: &mut Dice) -> (String, i32) {
+        let member = self.one_of(dice, |l| &l.members);
+        member.unwrap_or_else(|| (NOBODY.to_owned(), -1))
     }
 
     /// A producer's id and epoch.
-    pub fn producer(&self, dice: &mut Dice<'_>) -> (i64, i16) {
-        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        match learned.producers.is_empty() || dice.once_in(6) {
-            true => (dice.below(6) as i64 - 1, dice.below(3) as i16 - 1),
-            false => dice.pick(&learned.producers),
+    pub fn producer(&self, dice: &mut Dice) -> (i64, i16) {
+        if dice.once_in(6) {
+            return (dice.below(6) as i64 - 1, dice.below(3) as i16 - 1);
         }
+        let producer = self.one_of(dice, |l| &l.producers);
+        producer.unwrap_or_default()
     }
 
-    pub fn session(&self, dice: &mut Dice<'_>) -> i32 {
+    pub fn session(&self, dice: &mut Dice) -> i32 {
+        self.one_of(dice, |l| &l.sessions).unwrap_or_default()
+    }
+
+    /// Draws the same from the dice whatever there is.
+    fn one_of<T: Clone>(&self, dice: &mut Dice, kind: impl Fn(&Learned) -> &Vec<T>) -> Option<T> {
+        let place = dice.below(LEARNED_MAX);
         let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = dice.below(learned.sessions.len());
-        learned.sessions.get(place).copied().unwrap_or(0)
+        let known = kind(&learned);
+        known.get(place % known.len().max(1)).cloned()
     }
 }
 

@@ -1,9 +1,15 @@
-//! Those who come in where one has to say who one is, and never quite do: frames and tokens of SASL.
+//! Those who come in where one has to say who one is: strangers who never quite do, with every kind of
+//! frame and token, and one who does and means no better.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
 use holdfast::kafka::protocol::{ApiKey, Response, decode_response};
+use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -11,27 +17,117 @@ use tokio::time::timeout;
 use crate::compose::{self, Frame};
 use crate::dice::Dice;
 use crate::names::{Names, USERS};
-use crate::victim::{Broken, PATIENCE, answer};
+use crate::victim::{Broken, Number, PATIENCE, answer};
 
-/// One connection up to its end; what was sent over it.
+/// Signs in; not in the pool of names, so that nobody takes the password away.
+pub const SIGNER: &str = "signer";
+pub const PASSWORD: &str = "not a secret";
+
+/// One connection up to its end; what was sent over it. The number says which exchange it is.
 pub async fn exchange(
     address: SocketAddr,
-    dice: &mut Dice<'_>,
+    seed: u64,
+    number: u64,
     names: &Names,
 ) -> Result<Vec<Frame>, Broken> {
+    let mut dice = Dice::new(seed, number | 1 << 63);
     let mut sent = Vec::new();
-    match try_exchange(address, dice, names, &mut sent).await {
+    match try_exchange(address, &mut dice, names, &mut sent).await {
         Ok(()) => Ok(sent),
         Err(what) => Err(Broken {
             what: format!("signing in: {what}"),
-            frames: sent.into_iter().map(|f| f.bytes).collect(),
+            at: sent.len().saturating_sub(1),
+            sent: sent
+                .into_iter()
+                .map(|frame| (Number::Exchange(number), frame))
+                .collect(),
         }),
     }
 }
 
+/// A connection of [`SIGNER`], who signs in as one should.
+pub async fn sign_in(address: SocketAddr) -> Result<TcpStream, String> {
+    let mut socket = TcpStream::connect(address)
+        .await
+        .map_err(|error| format!("cannot connect: {error}"))?;
+    let mut handshake = header(ApiKey::SaslHandshake, 1);
+    handshake.extend(b"\x00\x0dSCRAM-SHA-256");
+    ask(&mut socket, Frame::of(handshake), &mut Vec::new())
+        .await?
+        .ok_or("hung up on in the handshake")?;
+    let bare = format!("n={SIGNER},r=noncenoncenonce");
+    let first = authenticated(&mut socket, format!("n,,{bare}")).await?;
+    authenticated(&mut socket, last_message(&bare, &first)?).await?;
+    Ok(socket)
+}
+
+/// What the node says to a token that it takes.
+async fn authenticated(socket: &mut TcpStream, token: String) -> Result<String, String> {
+    let mut out = header(ApiKey::SaslAuthenticate, 1);
+    out.extend((token.len() as i32).to_be_bytes());
+    out.extend(token.as_bytes());
+    let answered = ask(socket, Frame::of(out), &mut Vec::new()).await?;
+    let answered = answered.ok_or("hung up on while signing in")?;
+    match decode_response(ApiKey::SaslAuthenticate, 1, answered) {
+        Ok((_, Response::SaslAuthenticate(body))) if body.error_code == 0 => {
+            Ok(String::from_utf8_lossy(&body.auth_bytes).into_owned())
+        }
+        other => Err(format!("who signs in rightly is not let in: {other:?}")),
+    }
+}
+
+/// The client's last message (RFC 5802, section 3).
+fn last_message(bare: &str, first: &str) -> Result<String, String> {
+    let field = |name: &str| {
+        let found = first.split(',').find_map(|part| part.strip_prefix(name));
+        found.ok_or_else(|| format!("{first:?} has no {name}"))
+    };
+    let salt = STANDARD
+        .decode(field("s=")?)
+        .map_err(|error| error.to_string())?;
+    let iterations: u32 = field("i=")?
+        .parse()
+        .map_err(|_| "no number of iterations")?;
+    let client_key = mac(&salted_password(&salt, iterations), b"Client Key");
+    let without_proof = format!("c=biws,r={}", field("r=")?);
+    let message = format!("{bare},{first},{without_proof}");
+    let signature = mac(&Sha256::digest(&client_key), message.as_bytes());
+    let proof: Vec<u8> = client_key
+        .iter()
+        .zip(&signature)
+        .map(|(key, sign)| key ^ sign)
+        .collect();
+    Ok(format!("{without_proof},p={}", STANDARD.encode(proof)))
+}
+
+/// Computed once: a run's node has one salt for [`SIGNER`].
+fn salted_password(salt: &[u8], iterations: u32) -> Vec<u8> {
+    static KNOWN: Mutex<Option<(Vec<u8>, Vec<u8>)>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, salted)) = known.as_ref().filter(|(of, _)| of == salt) {
+        return salted.clone();
+    }
+    let mut block = mac(PASSWORD.as_bytes(), &[salt, &1_u32.to_be_bytes()].concat());
+    let mut salted = block.clone();
+    for _ in 1..iterations {
+        block = mac(PASSWORD.as_bytes(), &block);
+        salted
+            .iter_mut()
+            .zip(&block)
+            .for_each(|(sum, byte)| *sum ^= byte);
+    }
+    *known = Some((salt.to_vec(), salted.clone()));
+    salted
+}
+
+fn mac(key: &[u8], data: &[u8]) -> Vec<u8> {
+    let mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+    mac.chain_update(data).finalize().into_bytes().to_vec()
+}
+
 async fn try_exchange(
     address: SocketAddr,
-    dice: &mut Dice<'_>,
+    dice: &mut Dice,
     names: &Names,
     sent: &mut Vec<Frame>,
 ) -> Result<(), String> {
@@ -107,7 +203,7 @@ fn header(api: ApiKey, version: i16) -> Vec<u8> {
     out
 }
 
-fn carried(dice: &mut Dice<'_>, token: Vec<u8>, version: i16) -> Frame {
+fn carried(dice: &mut Dice, token: Vec<u8>, version: i16) -> Frame {
     let mut out = header(ApiKey::SaslAuthenticate, version);
     if version >= ApiKey::SaslAuthenticate.flexible_from() {
         let length = token.len() + 1;
@@ -135,7 +231,8 @@ async fn ask(
     frame: Frame,
     sent: &mut Vec<Frame>,
 ) -> Result<Option<Bytes>, String> {
-    let whole = [&frame.claims.to_be_bytes(), &frame.bytes[..]].concat();
+    let mut whole = Vec::new();
+    frame.write(&mut whole);
     let incomplete = usize::try_from(frame.claims).is_ok_and(|claims| claims > frame.bytes.len());
     sent.push(frame);
     if socket.write_all(&whole).await.is_err() {
@@ -152,7 +249,7 @@ async fn ask(
     }
 }
 
-fn plain(dice: &mut Dice<'_>) -> Vec<u8> {
+fn plain(dice: &mut Dice) -> Vec<u8> {
     let user = dice.pick(USERS);
     match dice.below(8) {
         0 => Vec::new(),
@@ -170,7 +267,7 @@ fn plain(dice: &mut Dice<'_>) -> Vec<u8> {
     }
 }
 
-fn scram(dice: &mut Dice<'_>, step: usize, told: &Bytes) -> Vec<u8> {
+fn scram(dice: &mut Dice, step: usize, told: &Bytes) -> Vec<u8> {
     if step == 0 {
         let user = dice.pick(USERS);
         let begin = dice.pick(&[

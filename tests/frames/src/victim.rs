@@ -3,9 +3,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use holdfast::kafka::protocol::messages::JoinGroupRequest;
 use holdfast::kafka::protocol::{
     ApiKey, DecodeError, Request, decode_header, decode_request, decode_response,
@@ -54,11 +54,33 @@ pub enum Seen {
     Left,
 }
 
+/// Which frame it is: with the run's seed it says what is in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Number {
+    /// A request.
+    Frame(u64),
+    /// One of an exchange of SASL.
+    Exchange(u64),
+    /// Out of a file.
+    Kept(u64),
+}
+
+/// A frame that has its turn.
+#[derive(Clone, Debug)]
+pub struct Thrown {
+    pub number: Number,
+    pub frame: Frame,
+    pub due: Due,
+}
+
 /// The promise that was broken.
 #[derive(Debug)]
 pub struct Broken {
     pub what: String,
-    pub frames: Vec<Bytes>,
+    /// What was sent over the connection.
+    pub sent: Vec<(Number, Frame)>,
+    /// Which of it the promise was about.
+    pub at: usize,
 }
 
 /// What is to be expected of this frame. `None`: it is not to be sent, for it would hold back everybody,
@@ -111,59 +133,67 @@ pub fn due(frame: &Frame) -> Option<Due> {
 pub struct Victim<'a> {
     socket: TcpStream,
     names: &'a Names,
-    /// What was sent since it was opened, for whoever has to understand what broke.
-    sent: Vec<Bytes>,
+    sent: Vec<(Number, Frame)>,
 }
 
 impl<'a> Victim<'a> {
-    pub async fn connect(address: SocketAddr, names: &'a Names) -> io::Result<Victim<'a>> {
-        let socket = TcpStream::connect(address).await?;
-        socket.set_nodelay(true)?;
-        Ok(Victim {
-            socket,
-            names,
-            sent: Vec::new(),
-        })
+    pub async fn connect(address: SocketAddr, names: &'a Names) -> Result<Victim<'a>, Broken> {
+        let socket = TcpStream::connect(address).await;
+        match socket.and_then(|socket| socket.set_nodelay(true).map(|()| socket)) {
+            Ok(socket) => Ok(Victim::over(socket, names)),
+            Err(error) => Err(Broken {
+                what: format!("cannot connect: {error}"),
+                sent: Vec::new(),
+                at: 0,
+            }),
+        }
     }
 
-    fn broken<T>(&mut self, what: String) -> Result<T, Broken> {
-        Err(Broken {
-            what,
-            frames: std::mem::take(&mut self.sent),
-        })
+    /// Over a connection that stands.
+    pub fn over(socket: TcpStream, names: &'a Names) -> Victim<'a> {
+        let sent = Vec::new();
+        Victim {
+            socket,
+            names,
+            sent,
+        }
+    }
+
+    pub fn sent(&self) -> usize {
+        self.sent.len()
+    }
+
+    fn broken<T>(&mut self, at: usize, what: String) -> Result<T, Broken> {
+        let sent = std::mem::take(&mut self.sent);
+        Err(Broken { what, sent, at })
     }
 
     /// Sends frames that have to be answered, all at once, and takes their answers.
     pub async fn all(
         &mut self,
-        frames: &[(Frame, Due)],
-        mut seen: impl FnMut(usize, Seen),
+        thrown: &[Thrown],
+        mut seen: impl FnMut(&Frame, Seen),
     ) -> Result<(), Broken> {
-        let mut together = BytesMut::new();
-        for (frame, _) in frames {
-            together.extend_from_slice(&frame.claims.to_be_bytes());
-            together.extend_from_slice(&frame.bytes);
-            self.sent.push(frame.bytes.clone());
+        let first = self.sent.len();
+        let mut together = Vec::new();
+        for Thrown { number, frame, .. } in thrown {
+            frame.write(&mut together);
+            self.sent.push((*number, frame.clone()));
         }
         let names = self.names;
         let (mut from, mut to) = self.socket.split();
         let reading = async {
-            for (place, (_, due)) in frames.iter().enumerate() {
-                let bytes = match timeout(PATIENCE, answer(&mut from)).await {
-                    Ok(Ok(Some(answer))) => judge(names, *due, answer)?,
-                    Ok(Ok(None)) => {
-                        return Err(format!(
-                            "frame {place} was not answered but hung up on; due: {due:?}"
-                        ));
-                    }
-                    Ok(Err(error)) => return Err(format!("frame {place}: {error}; due: {due:?}")),
-                    Err(_) => {
-                        return Err(format!(
-                            "frame {place}: no answer in {PATIENCE:?}; due: {due:?}"
-                        ));
-                    }
+            for (place, Thrown { frame, due, .. }) in thrown.iter().enumerate() {
+                let judged = match timeout(PATIENCE, answer(&mut from)).await {
+                    Ok(Ok(Some(answer))) => judge(names, *due, answer),
+                    Ok(Ok(None)) => Err("not answered but hung up on".to_owned()),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(_) => Err(format!("no answer in {PATIENCE:?}")),
                 };
-                seen(place, Seen::Answered { bytes });
+                match judged {
+                    Ok(bytes) => seen(frame, Seen::Answered { bytes }),
+                    Err(what) => return Err((place, format!("{what}; due: {due:?}"))),
+                }
             }
             Ok(())
         };
@@ -171,20 +201,28 @@ impl<'a> Victim<'a> {
         let (read, _) = tokio::join!(reading, writing);
         match read {
             Ok(()) => Ok(()),
-            Err(what) => self.broken(what),
+            Err((place, what)) => self.broken(first + place, what),
         }
     }
 
     /// Sends the last frame of this connection, of any kind.
-    pub async fn last(mut self, frame: &Frame, due: Due) -> Result<Seen, Broken> {
-        self.sent.push(frame.bytes.clone());
-        let whole = [&frame.claims.to_be_bytes(), &frame.bytes[..]].concat();
-        let begun = Instant::now();
-        if timeout(PATIENCE, self.socket.write_all(&whole))
-            .await
-            .is_err()
-        {
-            return self.broken(format!("the door reads nothing; due: {due:?}"));
+    pub async fn last(mut self, thrown: &Thrown) -> Result<Seen, Broken> {
+        let due = thrown.due;
+        let at = self.sent.len();
+        self.sent.push((thrown.number, thrown.frame.clone()));
+        match self.try_last(&thrown.frame, due).await {
+            Ok(seen) => Ok(seen),
+            Err(what) => self.broken(at, format!("{what}; due: {due:?}")),
+        }
+    }
+
+    async fn try_last(&mut self, frame: &Frame, due: Due) -> Result<Seen, String> {
+        let mut whole = Vec::new();
+        frame.write(&mut whole);
+        match timeout(PATIENCE, self.socket.write_all(&whole)).await {
+            // Whoever is hung up on while writing is told so by reading.
+            Ok(_) => {}
+            Err(_) => return Err("the door reads nothing".to_owned()),
         }
         let patience = match due {
             Due::Answer(..) | Due::End => PATIENCE,
@@ -197,47 +235,30 @@ impl<'a> Victim<'a> {
         };
         let mut seen = Seen::Left;
         loop {
-            let read = timeout(patience, answer(&mut self.socket)).await;
-            let answered = match read {
+            let answered = match timeout(patience, answer(&mut self.socket)).await {
                 Err(_) if matches!(due, Due::AnswerInTime(..)) => return Ok(Seen::Left),
-                Err(_) => {
-                    return self.broken(format!(
-                        "neither answer nor end in {:?}; due: {due:?}",
-                        begun.elapsed()
-                    ));
-                }
+                Err(_) => return Err(format!("neither answer nor end in {patience:?}")),
                 Ok(Ok(answered)) => answered,
                 // The end, with something of ours unread.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => None,
-                Ok(Err(error)) => return self.broken(format!("{error}; due: {due:?}")),
+                Ok(Err(error)) => return Err(error.to_string()),
             };
             match (answered, due) {
                 (Some(answer), Due::Answer(..) | Due::AnswerInTime(..)) => {
-                    return match judge(self.names, due, answer) {
-                        Ok(bytes) => Ok(Seen::Answered { bytes }),
-                        Err(what) => self.broken(what),
-                    };
+                    let bytes = judge(self.names, due, answer)?;
+                    return Ok(Seen::Answered { bytes });
                 }
                 (Some(answer), Due::Anything) => {
-                    seen = Seen::Answered {
-                        bytes: answer.len(),
-                    }
+                    let bytes = answer.len();
+                    seen = Seen::Answered { bytes };
                 }
-                (Some(answer), due) => {
-                    return self
-                        .broken(format!("{} bytes of an answer; due: {due:?}", answer.len()));
-                }
+                (Some(answer), _) => return Err(format!("{} bytes of an answer", answer.len())),
                 (None, Due::Answer(..) | Due::AnswerInTime(..)) => {
-                    return self.broken(format!("hung up on; due: {due:?}"));
+                    return Err("hung up on".to_owned());
                 }
                 (None, Due::End) => return Ok(Seen::Ended),
-                (None, Due::Silence | Due::Anything) => {
-                    return Ok(if seen == Seen::Left {
-                        Seen::Ended
-                    } else {
-                        seen
-                    });
-                }
+                (None, _) if seen == Seen::Left => return Ok(Seen::Ended),
+                (None, _) => return Ok(seen),
             }
         }
     }
@@ -274,6 +295,8 @@ fn judge(names: &Names, due: Due, answer: Bytes) -> Result<usize, String> {
             names.learn(&response);
             Ok(bytes)
         }
+        // The limit of this side: long lists of small things.
+        Err(DecodeError::TooMuchStructure { .. }) => Ok(bytes),
         Err(error) => Err(format!(
             "the answer cannot be read: {error}, {api:?} {version}, {bytes} bytes"
         )),
