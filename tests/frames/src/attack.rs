@@ -100,6 +100,7 @@ fn begin(plan: Plan) -> (Runtime, Arc<Attack>) {
     }));
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .on_thread_start(heap::leave_out)
         .enable_all()
         .build();
     let attack = Attack {
@@ -121,6 +122,7 @@ fn begin(plan: Plan) -> (Runtime, Arc<Attack>) {
         promised_max: AtomicUsize::new(0),
         crowd_peak: Mutex::default(),
     };
+    heap::leave_out();
     (
         threads.expect("threads for the attackers"),
         Arc::new(attack),
@@ -351,7 +353,7 @@ impl Attack {
         } else {
             seen = open.last(thrown).await?;
         }
-        Ok((seen, heap::peak().saturating_sub(before)))
+        Ok((seen, heap::peak_since(before)))
     }
 
     async fn round_of_many(self: Arc<Attack>) {
@@ -373,7 +375,7 @@ impl Attack {
                 self.complain(format!("an attacker: {error}"));
             }
         }
-        let peak = heap::peak().saturating_sub(before);
+        let peak = heap::peak_since(before);
         let bound = bound::crowd(self.promised_max.load(Relaxed));
         if peak > bound {
             self.complain(format!(

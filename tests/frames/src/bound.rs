@@ -1,8 +1,9 @@
-//! How much memory frames may take: what the node allocates to answer them, and what this side does to
-//! compose them and to judge the answers.
+//! How much memory the node may take for frames: what follows from their sizes, and what its configuration
+//! and its formats allow for all of them.
 
 use holdfast::kafka::KafkaConfig;
 use holdfast::kafka::protocol::ApiKey;
+use holdfast::kafka::protocol::wire::heap_limit;
 use holdfast_storage::log::LogOptions;
 use holdfast_storage::log::compression::DECOMPRESSED_BYTES_MAX;
 
@@ -10,11 +11,13 @@ use crate::compose::Frame;
 use crate::door::{READS_MAX, REQUESTS_BYTES_MAX, RESPONSES_BYTES_MAX};
 use crate::report::kind;
 
-/// For each byte of a frame: the codec itself allows arrays of one frame four bytes of memory for each of
-/// its own; a handler makes an answer of them; both sides hold request and answer, encoded and decoded.
-const PER_BYTE: usize = 32;
+/// The codec allows the arrays of a frame four bytes of memory for each of its own, and a MiB
+/// ([`heap_limit`]). What a handler makes of them, up to the encoded answer, takes so many times as much:
+/// an element of a few bytes is answered with a structure, a sentence about it, and both once more as
+/// bytes.
+const PER_HEAP_BYTE: usize = 16;
 
-/// What does not depend on the frame: a list of all topics, the client beside, background work.
+/// What depends on no frame: the client beside, background work.
 const FIXED: usize = 8 << 20;
 
 /// A buffer that doubles while a batch is unpacked into it is there twice for a moment; zstd's window
@@ -30,14 +33,18 @@ pub fn alone(frame: &Frame) -> usize {
         Some(ApiKey::Fetch) => 2 * KafkaConfig::default().fetch_bytes_max,
         _ => 0,
     };
-    frame.bytes.len() * PER_BYTE + FIXED + of_records
+    plain(frame.bytes.len()) + FIXED + of_records
+}
+
+fn plain(bytes: usize) -> usize {
+    heap_limit(bytes) * PER_HEAP_BYTE
 }
 
 /// Frames of one connection, handled one after the other, all of them held until then.
 pub fn volley<'a>(frames: impl Iterator<Item = &'a Frame> + Clone) -> usize {
     let bytes = frames.map(|frame| frame.bytes.len());
     let largest = bytes.clone().max().unwrap_or_default();
-    largest * PER_BYTE + bytes.sum::<usize>() * 4 + (1 << 20)
+    plain(largest) + bytes.sum::<usize>()
 }
 
 /// Many connections, which were promised so much together: the door bounds what their records take,

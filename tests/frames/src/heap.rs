@@ -1,24 +1,44 @@
-//! What is allocated now, and the most that was: an allocator that counts. A binary that wants to know
-//! makes it its global allocator.
+//! What the node has allocated now, and the most that was: an allocator that counts. A binary that wants
+//! to know makes it its global allocator. Threads of the attackers count for nothing; what they allocate
+//! they free themselves.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 
 pub struct Counting;
 
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
+static MOST: AtomicIsize = AtomicIsize::new(0);
+
+thread_local! {
+    static OUTSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What this thread does from here on is not the node's.
+pub fn leave_out() {
+    OUTSIDE.set(true);
+}
+
+fn is_outside() -> bool {
+    OUTSIDE.try_with(Cell::get).unwrap_or_default()
+}
 
 fn grown(bytes: usize) {
-    let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
+    if is_outside() {
+        return;
+    }
+    let live = LIVE.fetch_add(bytes as isize, Relaxed) + bytes as isize;
     if live > PEAK.load(Relaxed) {
         PEAK.fetch_max(live, Relaxed);
     }
 }
 
 fn shrunk(bytes: usize) {
-    LIVE.fetch_sub(bytes, Relaxed);
+    if !is_outside() {
+        LIVE.fetch_sub(bytes as isize, Relaxed);
+    }
 }
 
 // SAFETY: every call is passed on to the system's allocator as it came.
@@ -49,23 +69,24 @@ unsafe impl GlobalAlloc for Counting {
 
 /// Bytes allocated now.
 pub fn live() -> usize {
-    LIVE.load(Relaxed)
+    LIVE.load(Relaxed).max(0) as usize
 }
 
-/// The most that were since [`forget_peak`].
-pub fn peak() -> usize {
-    PEAK.load(Relaxed)
+/// How many more than `before` there were since [`forget_peak`] gave that.
+pub fn peak_since(before: isize) -> usize {
+    (PEAK.load(Relaxed) - before).max(0) as usize
 }
 
 /// What is allocated now is the peak from here on; gives it.
-pub fn forget_peak() -> usize {
-    MOST.fetch_max(peak(), Relaxed);
-    let live = live();
+pub fn forget_peak() -> isize {
+    MOST.fetch_max(PEAK.load(Relaxed), Relaxed);
+    let live = LIVE.load(Relaxed);
     PEAK.store(live, Relaxed);
     live
 }
 
 /// The most that ever were.
 pub fn most() -> usize {
-    MOST.fetch_max(peak(), Relaxed).max(peak())
+    forget_peak();
+    MOST.load(Relaxed).max(0) as usize
 }

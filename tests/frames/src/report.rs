@@ -191,8 +191,8 @@ impl fmt::Display for Report {
         let (crowd, allowed) = self.crowd_peak;
         writeln!(
             f,
-            "memory: many connections took {} MiB at most, {} were allowed then; node and attackers together \
-             never more than {} MiB",
+            "memory: many connections took {} MiB at most, {} were allowed then; the node never \
+             had more than {} MiB",
             crowd >> 20,
             allowed >> 20,
             self.peak >> 20
