@@ -30,6 +30,7 @@
 mod codec;
 mod config;
 mod connect;
+mod dissect;
 mod fanout;
 mod frame;
 mod message;
@@ -64,6 +65,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use config::{MqttConfig, RouteConfig};
+pub use dissect::dissect;
 pub use routes::{RouteError, UNROUTED_TOPIC};
 pub use stats::MqttStats;
 
