@@ -129,6 +129,8 @@ class Holdfast:
     """A release build of Holdfast in its default durability."""
 
     binary: Path
+    #: Lines of the configuration file.
+    configuration: str = ""
 
     @property
     def name(self) -> str:
@@ -140,7 +142,11 @@ class Holdfast:
         doors = [
             part for door in ("mqtt", "kafka", "http") for part in (f"--{door}", "127.0.0.1:0")
         ]
-        command = [str(self.binary), "serve", "--data-dir", str(workdir / "data"), *doors]
+        path = workdir / "holdfast.toml"
+        path.write_text(self.configuration)
+        command = [
+            str(self.binary), "serve", "--config", str(path), "--data-dir", str(workdir / "data"), *doors,
+        ]  # fmt: skip
         return started(command, workdir, port=None)
 
 

@@ -48,7 +48,7 @@ const PLAIN_REQUEST_BYTES_MAX: usize = 4 << 20;
 /// Room that a connection has while nothing of a request has arrived: most are short.
 const IDLE_BYTES: usize = 512;
 
-/// The API key, right behind the length field: no frame is shorter, and what may follow depends on it.
+/// The API key stands right behind the length field.
 const API_KEY_BYTES: usize = 2;
 
 /// Why a connection ended.
@@ -281,30 +281,24 @@ impl Reading<'_> {
         if sign_in::is_tls(length) {
             return Err(Refused::Tls.into());
         }
-        let config_max = self.broker.config.request_bytes_max;
-        let length = usize::try_from(length)
-            .ok()
-            .filter(|bytes| (API_KEY_BYTES..=config_max).contains(bytes))
-            .ok_or(Ended::FrameLength {
-                bytes: i64::from(length),
-                bytes_max: config_max,
-            })?;
-        if !self.fill(API_KEY_BYTES).await? {
+        if length >= API_KEY_BYTES as i32 && !self.fill(API_KEY_BYTES).await? {
             return Err(Ended::ByClient);
         }
         let api = (&self.buffer[..]).try_get_i16().unwrap_or(-1);
         let carries_records = api == ApiKey::Produce.code();
+        let config_max = self.broker.config.request_bytes_max;
         let bytes_max = if carries_records {
             config_max
         } else {
             config_max.min(PLAIN_REQUEST_BYTES_MAX)
         };
-        if length > bytes_max {
-            return Err(Ended::FrameLength {
-                bytes: i64::try_from(length).unwrap_or(i64::MAX),
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|&bytes| (1..=bytes_max).contains(&bytes))
+            .ok_or(Ended::FrameLength {
+                bytes: i64::from(length),
                 bytes_max,
-            });
-        }
+            })?;
         if !self.fill(length).await? {
             return Err(Ended::ByClient);
         }

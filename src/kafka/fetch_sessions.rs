@@ -35,6 +35,8 @@ pub(super) struct Wanted {
     pub(super) offset: i64,
     pub(super) bytes_max: i32,
     pub(super) leader_epoch: i32,
+    /// Epoch of the last record that the client has of it; negative if it does not say.
+    pub(super) last_fetched_epoch: i32,
 }
 
 /// What an answer says of a partition.
@@ -348,6 +350,7 @@ fn named(topics: &[FetchTopic], by_id: bool) -> Vec<Wanted> {
             offset: partition.fetch_offset,
             bytes_max: partition.partition_max_bytes,
             leader_epoch: partition.current_leader_epoch,
+            last_fetched_epoch: partition.last_fetched_epoch,
         }));
     }
     all

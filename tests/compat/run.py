@@ -34,6 +34,12 @@ authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 allow.everyone.if.no.acl.found=true
 """
+HOLDFAST_CONFIGURATION = """\
+[auth]
+authorizer = "acl"
+super_users = ["User:ANONYMOUS"]
+allow_everyone_if_no_acl_found = true
+"""
 
 
 def main() -> int:
@@ -83,7 +89,7 @@ def main() -> int:
 def broker(kind: str, binary: Path) -> peers.Peer:
     if kind == "kafka":
         return peers.Kafka(flush_each_append=False, properties=KAFKA_PROPERTIES)
-    return peers.Holdfast(binary)
+    return peers.Holdfast(binary, HOLDFAST_CONFIGURATION)
 
 
 def compile_java() -> None:

@@ -108,6 +108,8 @@ pub(super) struct ConfigKey {
     pub(super) range: Range,
     /// The broker configuration that sets the default of a topic's.
     of_broker: Option<&'static str>,
+    /// What it does here; `None`: nothing.
+    effect: Option<&'static str>,
 }
 
 impl ConfigKey {
@@ -118,6 +120,7 @@ impl ConfigKey {
             default,
             range: Range::Any,
             of_broker: None,
+            effect: None,
         }
     }
 
@@ -131,7 +134,22 @@ impl ConfigKey {
             ..self
         }
     }
+
+    const fn does(self, effect: &'static str) -> ConfigKey {
+        ConfigKey {
+            effect: Some(effect),
+            ..self
+        }
+    }
+
+    /// For whoever reads configurations in a console.
+    pub(super) fn documentation(&self) -> &'static str {
+        self.effect.unwrap_or(WITHOUT_EFFECT)
+    }
 }
+
+const WITHOUT_EFFECT: &str =
+    "Kept and answered as Kafka documents it, without effect on this node.";
 
 /// A configuration with its value.
 pub(super) struct Setting {
@@ -156,7 +174,16 @@ pub(super) fn of_configs(broker: &Broker, configs: &[(String, String)]) -> Vec<S
         if let Some((_, value)) = own {
             synonyms.push((key.name, Some(value.clone()), Source::Topic));
         }
-        if let Some(name) = key.of_broker {
+        // A default that is the topic's alone is not the broker's: its key is in another unit.
+        let of_broker = key.of_broker.filter(|name| {
+            let is_broker_default = || {
+                BROKER_KEYS
+                    .iter()
+                    .any(|b| b.name == *name && b.default.is_some())
+            };
+            inherited.1 != Source::Default || is_broker_default()
+        });
+        if let Some(name) = of_broker {
             synonyms.push((name, inherited.0.clone(), inherited.1));
         }
         let (value, source) = match own {
@@ -246,6 +273,7 @@ fn of_node(broker: &Broker, key: &str) -> Option<String> {
         | "share.coordinator.state.topic.replication.factor"
         | "share.coordinator.state.topic.min.isr" => "1".to_owned(),
         "socket.request.max.bytes" => config.request_bytes_max.to_string(),
+        "queued.max.request.bytes" => config.requests_bytes_max.to_string(),
         "connections.max.idle.ms" => milliseconds(config.idle_timeout_s),
         "max.connections" => config.connections_max.to_string(),
         "max.connections.per.ip" => config.connections_per_address_max.to_string(),
@@ -364,6 +392,9 @@ pub(super) fn apply(
                 items.filter(|i| !i.is_empty()).map(str::to_owned).collect()
             };
             let (mut list, given) = (items(&now), items(value));
+            if operation == Operation::Append && given.is_empty() {
+                return Err(invalid(format!("There is nothing to append to {name}.")));
+            }
             if operation == Operation::Append {
                 let mut known: HashSet<String> = list.iter().cloned().collect();
                 list.extend(given.into_iter().filter(|item| known.insert(item.clone())));

@@ -264,7 +264,7 @@ impl Registry {
                 ..0 => Ok(write()),
                 // A group that is known has lost this member; one that is not never had a generation.
                 _ if has_offsets() => Err(GroupError::UnknownMemberId),
-                _ => Err(GroupError::IllegalGeneration),
+                _ => Err(GroupError::GroupIdNotFound),
             };
         };
         let mut group = cell.lock();

@@ -224,12 +224,7 @@ pub(super) fn elect_leaders(
     request: ElectLeadersRequest,
 ) -> ElectLeadersResponse {
     let access = broker.access(asker).to_cluster(Operation::Alter);
-    if !(PREFERRED..=UNCLEAN).contains(&request.election_type) {
-        return ElectLeadersResponse {
-            error_code: ErrorCode::InvalidRequest.code(),
-            ..Default::default()
-        };
-    }
+    let is_known = (PREFERRED..=UNCLEAN).contains(&request.election_type);
     let asked: BTreeMap<String, Vec<i32>> = match request.topic_partitions {
         Some(asked) => asked
             .into_iter()
@@ -247,6 +242,7 @@ pub(super) fn elect_leaders(
                     let error = ErrorCode::ClusterAuthorizationFailed;
                     (error, sentence(error))
                 }
+                _ if !is_known => (ErrorCode::InvalidRequest, "Unknown type of election."),
                 Some(_) => (
                     ErrorCode::ElectionNotNeeded,
                     "Leader election not needed for topic partition.",
@@ -268,7 +264,11 @@ pub(super) fn elect_leaders(
         }
     });
     ElectLeadersResponse {
-        error_code: access.err().map_or(0, ErrorCode::code),
+        error_code: match access {
+            Err(error) => error.code(),
+            Ok(()) if !is_known => ErrorCode::InvalidRequest.code(),
+            Ok(()) => 0,
+        },
         replica_election_results: results.collect(),
         ..Default::default()
     }

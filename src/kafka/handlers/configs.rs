@@ -21,6 +21,8 @@ use super::topics::{CHANGE_TRIES_MAX, change_error, check_name, create_error};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+/// Broker loggers, client metrics (KIP-714) and groups (KIP-1142): kinds of which there are none here.
+const WITHOUT_RESOURCES: [i8; 3] = [8, 16, 32];
 
 pub(super) fn describe_configs(
     broker: &Broker,
@@ -49,7 +51,7 @@ pub(super) fn describe_configs(
                 let settings = settings.into_iter().filter(wanted);
                 let read_only = resource.resource_type == BROKER;
                 result.configs = settings
-                    .map(|setting| describe(setting, read_only, request.include_synonyms))
+                    .map(|setting| describe(setting, read_only, &request))
                     .collect();
             }
             Err((error, message)) => {
@@ -124,11 +126,11 @@ fn no_such_type(resource_type: i8) -> Refusal {
 fn describe(
     setting: Setting,
     read_only: bool,
-    include_synonyms: bool,
+    request: &DescribeConfigsRequest,
 ) -> DescribeConfigsResourceResult {
     let sensitive = setting.key.kind == configs::Kind::Password;
     let shown = |value: Option<String>| value.filter(|_| !sensitive).map(Str::from);
-    let synonyms = if include_synonyms {
+    let synonyms = if request.include_synonyms {
         setting.synonyms
     } else {
         Vec::new()
@@ -146,7 +148,7 @@ fn describe(
         is_sensitive: sensitive,
         synonyms: synonyms.into_iter().map(synonym).collect(),
         config_type: setting.key.kind as i8,
-        documentation: None,
+        documentation: (request.include_documentation).then(|| setting.key.documentation().into()),
     }
 }
 
@@ -293,10 +295,21 @@ async fn try_alter(
     }
     let name = &alteration.resource_name;
     match alteration.resource_type {
+        TOPIC if name.is_empty() => {
+            let message = "The name of a topic is empty.".to_owned();
+            return Err((ErrorCode::InvalidRequest, message));
+        }
         TOPIC => {}
         BROKER => {
             check_broker(broker, name)?;
-            let names: Vec<&str> = steps.iter().map(|(name, ..)| name.as_str()).collect();
+            // Nothing is set by clients, so what they take back is not there already.
+            let set = steps
+                .iter()
+                .filter(|(_, step, _)| *step != Operation::Delete);
+            let names: Vec<&str> = set.map(|(name, ..)| name.as_str()).collect();
+            if names.is_empty() {
+                return Ok(());
+            }
             let message = format!(
                 "Cannot update these configs dynamically: {}; they are in the node's configuration file",
                 names.join(", ")
@@ -375,7 +388,10 @@ pub(super) fn list_config_resources(
         resource_name,
         resource_type,
     };
-    let known = |resource_type: &i8| matches!(*resource_type, TOPIC | BROKER);
+    let known = |resource_type: &i8| {
+        let is_without_resources = WITHOUT_RESOURCES.contains(resource_type);
+        is_without_resources || matches!(*resource_type, TOPIC | BROKER)
+    };
     if version > 0 && !request.resource_types.iter().all(known) {
         return ListConfigResourcesResponse {
             error_code: ErrorCode::UnsupportedVersion.code(),

@@ -51,7 +51,7 @@ pub(super) fn epoch_of(log: &Log, partition: &Partition, at: Offset) -> Result<i
 }
 
 /// The largest epoch up to `epoch` that has records, and the offset after its last one.
-fn end_of_epoch(log: &Log, partition: &Partition, epoch: i32) -> Result<(i32, Offset), FetchError> {
+fn search(log: &Log, partition: &Partition, epoch: i32) -> Result<(i32, Offset), FetchError> {
     let mut low = partition.log_start_offset();
     let mut high = partition.high_watermark();
     let mut floor = epoch;
@@ -118,18 +118,28 @@ async fn find(
 ) -> Result<(i32, i64), ErrorCode> {
     let partition = broker.partition(topic, wanted.partition)?;
     broker.check_epoch(wanted.current_leader_epoch)?;
+    let end = end_of_epoch(broker, &partition, wanted.leader_epoch).await?;
+    let undefined = (UNDEFINED, i64::from(UNDEFINED));
+    Ok(end.map_or(undefined, |(epoch, end)| (epoch, end.value())))
+}
+
+/// The largest epoch up to `epoch`, and the offset after its last record; `None` where there cannot be such
+/// an epoch.
+pub(super) async fn end_of_epoch(
+    broker: &Arc<Broker>,
+    partition: &Arc<Partition>,
+    epoch: i32,
+) -> Result<Option<(i32, Offset)>, ErrorCode> {
     let current = broker.log.leader_epoch();
-    let asked = wanted.leader_epoch;
-    if asked < 0 || asked > current {
-        return Ok((UNDEFINED, i64::from(UNDEFINED)));
+    if epoch < 0 || epoch > current {
+        return Ok(None);
     }
-    if asked == current {
-        return Ok((current, partition.high_watermark().value()));
+    if epoch == current {
+        return Ok(Some((current, partition.high_watermark())));
     }
+    let partition = partition.clone();
     let found = broker
-        .read(move |log| end_of_epoch(log, &partition, asked))
+        .read(move |log| search(log, &partition, epoch))
         .await?;
-    found
-        .map(|(epoch, end)| (epoch, end.value()))
-        .map_err(|error| fetch_error(&error))
+    found.map(Some).map_err(|error| fetch_error(&error))
 }

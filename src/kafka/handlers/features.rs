@@ -8,6 +8,7 @@ use holdfast_storage::log::Topic;
 
 use super::super::access::{Access, Operation};
 use super::super::broker::{Asker, Broker};
+use super::super::protocol::ErrorCode;
 use super::super::protocol::messages::{
     DescribeQuorumListener, DescribeQuorumNode, DescribeQuorumPartitionResponse,
     DescribeQuorumRequest, DescribeQuorumResponse, DescribeQuorumTopicResponse,
@@ -16,7 +17,6 @@ use super::super::protocol::messages::{
     QuorumReplicaState, TopicPartitionsCursor, UpdatableFeatureResult, UpdateFeaturesRequest,
     UpdateFeaturesResponse,
 };
-use super::super::protocol::{ErrorCode, Str};
 use super::topics::check_name;
 use super::versions::FEATURES;
 use crate::auth::Resource;
@@ -26,6 +26,9 @@ const METADATA_TOPIC: &str = "__cluster_metadata";
 /// Most partitions in one answer, whatever is asked for. Kafka:
 /// `max.request.partition.size.limit`.
 const PARTITIONS_MAX: usize = 2000;
+
+/// Updated features are named one by one in versions before this.
+const RESULTS_UNTIL_VERSION: i16 = 2;
 
 /// A quorum of one: this node leads it, and has everything.
 pub(super) fn describe_quorum(
@@ -51,6 +54,7 @@ pub(super) fn describe_quorum(
                 return DescribeQuorumPartitionResponse {
                     partition_index,
                     error_code: ErrorCode::UnknownTopicOrPartition.code(),
+                    error_message: Some("There is a quorum for the metadata alone.".into()),
                     ..Default::default()
                 };
             }
@@ -93,7 +97,12 @@ pub(super) fn describe_quorum(
     }
 }
 
-/// Features have the level they have; who asks for that is told that it is so.
+/// All that a change of a feature's level can be (KIP-778).
+const UPGRADE: i8 = 1;
+const UNSAFE_DOWNGRADE: i8 = 3;
+
+/// Features have the level they have; who asks for that is told that it is so. All updates are refused if
+/// one of them is, and only those that are not have results, in the versions that have them.
 pub(super) fn update_features(
     broker: &Broker,
     asker: &Asker,
@@ -106,6 +115,12 @@ pub(super) fn update_features(
         };
     }
     let judge = |update: &FeatureUpdateKey| {
+        if !(UPGRADE..=UNSAFE_DOWNGRADE).contains(&update.upgrade_type) && asker.version > 0 {
+            return Some(format!(
+                "Unknown upgrade type {} for feature {}.",
+                update.upgrade_type, update.feature
+            ));
+        }
         let known = FEATURES
             .iter()
             .find(|(name, _)| *name == update.feature.as_str());
@@ -121,26 +136,24 @@ pub(super) fn update_features(
             )),
         }
     };
-    let refusals: Vec<(Str, Option<Str>)> = (request.feature_updates.iter())
-        .map(|update| (update.feature.clone(), judge(update).map(Str::from)))
-        .collect();
-    let first = refusals.iter().find_map(|(_, refusal)| refusal.clone());
-    let is_per_feature = asker.version < 2;
-    let code = |refused: bool| match refused {
-        true => ErrorCode::InvalidUpdateVersion.code(),
-        false => 0,
-    };
-    let results = refusals
+    if let Some(refusal) = request.feature_updates.iter().find_map(judge) {
+        return UpdateFeaturesResponse {
+            error_code: ErrorCode::InvalidUpdateVersion.code(),
+            error_message: Some(refusal.into()),
+            ..Default::default()
+        };
+    }
+    let results = request
+        .feature_updates
         .into_iter()
-        .map(|(feature, error_message)| UpdatableFeatureResult {
-            feature,
-            error_code: code(error_message.is_some()),
-            error_message,
+        .map(|update| UpdatableFeatureResult {
+            feature: update.feature,
+            ..Default::default()
         });
     UpdateFeaturesResponse {
-        error_code: code(first.is_some() && !is_per_feature),
-        error_message: first.filter(|_| !is_per_feature),
-        results: results.filter(|_| is_per_feature).collect(),
+        results: results
+            .filter(|_| asker.version < RESULTS_UNTIL_VERSION)
+            .collect(),
         ..Default::default()
     }
 }
@@ -173,11 +186,16 @@ pub(super) fn describe_topic_partitions(
     let mut topics = Vec::new();
     for name in names.range(cursor.topic_name.as_str().to_owned()..) {
         let from = match cursor.topic_name.as_str() == name {
-            true => cursor.partition_index.max(0),
+            true => cursor.partition_index,
             false => 0,
         };
         if left == 0 {
             return page(topics, Some((name, from)));
+        }
+        let is_at_cursor = cursor.topic_name.as_str() == name;
+        if is_at_cursor && cursor.partition_index < 0 {
+            topics.push(refused(name, ErrorCode::InvalidRequest));
+            continue;
         }
         if let Err(error) = access.to_topic(Operation::Describe, name) {
             if !is_listing {

@@ -19,11 +19,13 @@ use super::super::access::{Access, Operation};
 use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
 use super::super::fetch_sessions::{Told, Wanted};
 use super::super::protocol::messages::{
-    AbortedTransaction, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse,
+    LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use super::super::protocol::{Chunk, ErrorCode, Records, Str};
 use super::super::quotas::Quota;
 use super::Held;
+use super::epochs::end_of_epoch;
 
 /// Topics are named by id from here on (KIP-516).
 const TOPIC_ID_SINCE_VERSION: i16 = 13;
@@ -31,6 +33,10 @@ const TOPIC_ID_SINCE_VERSION: i16 = 13;
 /// Longest wait for records, whatever the request allows.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
+/// Who asks the wrong leader, or one of an older epoch, is told the right one from here on (KIP-951).
+const LEADER_SINCE_VERSION: i16 = 16;
+
+const READ_UNCOMMITTED: i8 = 0;
 const READ_COMMITTED: i8 = 1;
 
 /// A run of fewer bytes is read, and sent together with what stands around it: that costs less than a
@@ -55,11 +61,15 @@ pub(super) async fn fetch(
             };
         }
     };
-    let mut asked: Vec<Asked> = wanted
-        .iter()
-        .map(|wanted| resolve(broker, &access, wanted))
-        .collect();
+    let mut asked = Vec::with_capacity(wanted.len());
+    for wanted in &wanted {
+        asked.push(resolve(broker, &access, wanted).await);
+    }
     let limits = Limits::of(broker, &request);
+    if !matches!(request.isolation_level, READ_UNCOMMITTED | READ_COMMITTED) {
+        let refused = |a: &mut Asked| a.partition = Err(ErrorCode::InvalidRequest);
+        asked.iter_mut().for_each(refused);
+    }
     if is_replica(&request) {
         let error = match access.to_cluster(Operation::ClusterAction) {
             Ok(()) => ErrorCode::NotLeaderOrFollower,
@@ -71,18 +81,52 @@ pub(super) async fn fetch(
     if !broker.is_over(Quota::Fetch, asker) {
         collect(broker, &mut asked, &limits, held).await;
     }
-    let found: Vec<PartitionData> = wanted
+    let mut found: Vec<PartitionData> = wanted
         .iter()
         .zip(asked)
         .map(|(wanted, asked)| describe(wanted.index, asked, limits.isolation))
         .collect();
+    let node_endpoints = if asker.version >= LEADER_SINCE_VERSION {
+        name_leader(broker, asker, &mut found)
+    } else {
+        Vec::new()
+    };
     let told: Vec<Told> = found.iter().map(told).collect();
     let (session_id, places) = broker.fetch_sessions.end(fetching, &wanted, &told);
     FetchResponse {
         session_id,
         responses: by_topic(&wanted, found, &places),
+        node_endpoints,
         ..Default::default()
     }
+}
+
+/// Tells those who were refused for the leader or its epoch which it is, and where.
+fn name_leader(broker: &Broker, asker: &Asker, found: &mut [PartitionData]) -> Vec<NodeEndpoint> {
+    let is_about_leader = |partition: &&mut PartitionData| {
+        let error = ErrorCode(partition.error_code);
+        matches!(
+            error,
+            ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch
+        )
+    };
+    let mut endpoints = Vec::new();
+    for partition in found.iter_mut().filter(is_about_leader) {
+        partition.current_leader = LeaderIdAndEpoch {
+            leader_id: broker.node_id(),
+            leader_epoch: broker.log.leader_epoch(),
+        };
+        if endpoints.is_empty() {
+            let (host, port) = broker.address_for(asker);
+            endpoints.push(NodeEndpoint {
+                node_id: broker.node_id(),
+                host: host.into(),
+                port,
+                rack: None,
+            });
+        }
+    }
+    endpoints
 }
 
 /// Nobody replicates from here: there is one broker.
@@ -123,12 +167,20 @@ struct Asked {
     chunks: Vec<Chunk>,
     bytes: usize,
     aborted: Vec<Aborted>,
+    /// Where the client's records part from those here (KIP-595); it is sent none until it has gone back.
+    diverging: Option<(i32, Offset)>,
 }
 
-fn resolve(broker: &Broker, access: &Access<'_>, wanted: &Wanted) -> Asked {
+async fn resolve(broker: &Arc<Broker>, access: &Access<'_>, wanted: &Wanted) -> Asked {
     let from = Offset::new(wanted.offset).unwrap_or_default();
+    let found = find(broker, access, wanted).await;
+    let (partition, diverging) = match found {
+        Ok((partition, diverging)) => (Ok(partition), diverging),
+        Err(error) => (Err(error), None),
+    };
     Asked {
-        partition: find(broker, access, wanted),
+        partition,
+        diverging,
         from,
         next: from,
         bytes_max: usize::try_from(wanted.bytes_max).unwrap_or(0),
@@ -138,17 +190,26 @@ fn resolve(broker: &Broker, access: &Access<'_>, wanted: &Wanted) -> Asked {
     }
 }
 
-fn find(
-    broker: &Broker,
+type Readable = (Arc<Partition>, Option<(i32, Offset)>);
+
+async fn find(
+    broker: &Arc<Broker>,
     access: &Access<'_>,
     wanted: &Wanted,
-) -> Result<Arc<Partition>, ErrorCode> {
+) -> Result<Readable, ErrorCode> {
     let partition = access.partition(Operation::Read, &wanted.topic, wanted.index)?;
     broker.check_epoch(wanted.leader_epoch)?;
     let from = Offset::new(wanted.offset).ok_or(ErrorCode::OffsetOutOfRange)?;
+    if wanted.last_fetched_epoch >= 0 {
+        let end = end_of_epoch(broker, &partition, wanted.last_fetched_epoch).await?;
+        let (epoch, end) = end.ok_or(ErrorCode::OffsetOutOfRange)?;
+        if epoch < wanted.last_fetched_epoch || end < from {
+            return Ok((partition, Some((epoch, end))));
+        }
+    }
     let readable = partition.log_start_offset()..=partition.high_watermark();
     if readable.contains(&from) {
-        Ok(partition)
+        Ok((partition, None))
     } else {
         Err(ErrorCode::OffsetOutOfRange)
     }
@@ -165,7 +226,8 @@ async fn collect(broker: &Arc<Broker>, asked: &mut [Asked], limits: &Limits, hel
     loop {
         read_more(broker, asked, limits, held).await;
         let bytes = total(asked);
-        let wrong = asked.iter().any(|a| a.partition.is_err());
+        let wrong = |a: &Asked| a.partition.is_err() || a.diverging.is_some();
+        let wrong = asked.iter().any(wrong);
         if wrong || asked.is_empty() || bytes >= limits.bytes_min {
             return;
         }
@@ -308,6 +370,9 @@ impl Asked {
     /// What to read now; `None` where there is nothing new, which costs no trip to the disk.
     fn want(&self, at: usize, isolation: Isolation) -> Option<Want> {
         let partition = self.partition.as_ref().ok()?;
+        if self.diverging.is_some() {
+            return None;
+        }
         let room = self.bytes == 0 || self.bytes < self.bytes_max;
         let end = match isolation {
             Isolation::Uncommitted => partition.high_watermark(),
@@ -405,6 +470,12 @@ fn describe(partition_index: i32, asked: Asked, isolation: Isolation) -> Partiti
                 high_watermark: partition.high_watermark().value(),
                 last_stable_offset,
                 log_start_offset: partition.log_start_offset().value(),
+                diverging_epoch: asked
+                    .diverging
+                    .map_or_else(Default::default, |(epoch, end)| EpochEndOffset {
+                        epoch,
+                        end_offset: end.value(),
+                    }),
                 aborted_transactions,
                 records: Some(Records::new(asked.chunks)),
                 ..Default::default()

@@ -138,7 +138,9 @@ pub(super) async fn delete_groups(
 ) -> DeleteGroupsResponse {
     let access = broker.access(asker);
     let mut results = Vec::with_capacity(request.groups_names.len());
-    for group_id in request.groups_names {
+    let mut named = HashSet::new();
+    let groups = request.groups_names.into_iter();
+    for group_id in groups.filter(|group_id| named.insert(group_id.clone())) {
         let error_code = match access.to_group(Operation::Delete, group_id.as_str()) {
             Err(error) => error.code(),
             Ok(()) => {

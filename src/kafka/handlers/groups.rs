@@ -35,6 +35,8 @@ const NULL_PROTOCOL_SINCE_VERSION: i16 = 7;
 const LEAVE_BATCH_SINCE_VERSION: i16 = 3;
 /// OffsetFetch: what is wrong with the group is said once from here on.
 const GROUP_ERROR_SINCE_VERSION: i16 = 2;
+/// OffsetCommit: that there is no such group is an error of its own from here on (KIP-848).
+const NOT_FOUND_SINCE_VERSION: i16 = 9;
 /// OffsetFetch: several groups at once (KIP-709).
 const FETCH_BATCH_SINCE_VERSION: i16 = 8;
 
@@ -292,6 +294,9 @@ pub(super) async fn commit(
         .filter(|p| p.error_code == 0);
     for partition in accepted {
         partition.error_code = match &outcome {
+            Err(GroupError::GroupIdNotFound) if asker.version < NOT_FOUND_SINCE_VERSION => {
+                ErrorCode::IllegalGeneration.code()
+            }
             Err(error) => error.code(),
             Ok(_) => outcomes
                 .next()

@@ -199,6 +199,9 @@ const KEY_TYPE_GROUP: i8 = 0;
 const KEY_TYPE_TRANSACTION: i8 = 1;
 const KEY_TYPE_SHARE: i8 = 2;
 
+/// Share groups have coordinators from here on (KIP-932).
+const SHARE_SINCE_VERSION: i16 = 6;
+
 pub(super) fn find_coordinator(
     broker: &Broker,
     asker: &Asker,
@@ -212,7 +215,7 @@ pub(super) fn find_coordinator(
             error_message: None,
             ..Default::default()
         };
-        match refusal(&access, request.key_type, &found.key) {
+        match refusal(&access, asker.version, request.key_type, &found.key) {
             None => {
                 found.node_id = broker.node_id();
                 found.host = host.as_str().into();
@@ -249,7 +252,12 @@ pub(super) fn find_coordinator(
     }
 }
 
-fn refusal(access: &Access<'_>, key_type: i8, key: &Str) -> Option<(ErrorCode, &'static str)> {
+fn refusal(
+    access: &Access<'_>,
+    version: i16,
+    key_type: i8,
+    key: &Str,
+) -> Option<(ErrorCode, &'static str)> {
     let access = match key_type {
         KEY_TYPE_GROUP => access.to_group(Operation::Describe, key.as_str()),
         KEY_TYPE_TRANSACTION => access.to_transactional_id(Operation::Describe, key.as_str()),
@@ -259,11 +267,8 @@ fn refusal(access: &Access<'_>, key_type: i8, key: &Str) -> Option<(ErrorCode, &
         return Some((error, sentence(error)));
     }
     match key_type {
-        KEY_TYPE_GROUP => None,
-        KEY_TYPE_TRANSACTION => key
-            .is_empty()
-            .then_some((ErrorCode::InvalidRequest, "the transactional id is empty")),
-        KEY_TYPE_SHARE => {
+        KEY_TYPE_GROUP | KEY_TYPE_TRANSACTION => None,
+        KEY_TYPE_SHARE if version >= SHARE_SINCE_VERSION => {
             let message = "this broker has no share groups";
             Some((ErrorCode::UnsupportedVersion, message))
         }

@@ -22,6 +22,7 @@ const EARLIEST_LOCAL: (i64, i16) = (-4, 8);
 const LATEST_TIERED: (i64, i16) = (-5, 9);
 const EARLIEST_PENDING_UPLOAD: (i64, i16) = (-6, 11);
 
+const READ_UNCOMMITTED: i8 = 0;
 const READ_COMMITTED: i8 = 1;
 
 const NONE: i64 = -1;
@@ -35,7 +36,11 @@ pub(super) async fn list_offsets(
     asker: &Asker,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
-    let is_committed = request.isolation_level == READ_COMMITTED;
+    let is_committed = match request.isolation_level {
+        READ_UNCOMMITTED => Ok(false),
+        READ_COMMITTED => Ok(true),
+        _ => Err(ErrorCode::InvalidRequest),
+    };
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut named: HashMap<(Str, i32), u32> = HashMap::new();
     for topic in &request.topics {
@@ -56,7 +61,10 @@ pub(super) async fn list_offsets(
             let found = if is_twice {
                 Err(ErrorCode::InvalidRequest)
             } else {
-                find(broker, asker, is_committed, &topic_ref, &wanted).await
+                match is_committed {
+                    Ok(committed) => find(broker, asker, committed, &topic_ref, &wanted).await,
+                    Err(error) => Err(error),
+                }
             };
             let (error, (timestamp, offset, leader_epoch)) = match found {
                 Ok(position) => (ErrorCode::None, position),
@@ -70,10 +78,12 @@ pub(super) async fn list_offsets(
                 leader_epoch,
             });
         }
-        topics.push(ListOffsetsTopicResponse {
-            name: topic.name,
-            partitions,
-        });
+        if !partitions.is_empty() {
+            topics.push(ListOffsetsTopicResponse {
+                name: topic.name,
+                partitions,
+            });
+        }
     }
     ListOffsetsResponse {
         topics,

@@ -218,7 +218,10 @@ fn check_batch(batch: &Bytes, version: i16) -> Result<(), Refusal> {
         return invalid("a record batch shorter than its header");
     }
     let declared = batch.slice(8..BATCH_PREFIX_BYTES).get_i32();
-    let declared = usize::try_from(declared).unwrap_or(usize::MAX);
+    let declared = usize::try_from(declared).unwrap_or(0);
+    if declared < BATCH_HEADER_BYTES - BATCH_PREFIX_BYTES {
+        return corrupt("a record batch with a length shorter than its header");
+    }
     match declared
         .saturating_add(BATCH_PREFIX_BYTES)
         .cmp(&batch.len())

@@ -70,6 +70,11 @@ fn filter(request: &DescribeClientQuotasRequest) -> Result<Filter, Refusal> {
     let mut kinds = HashSet::new();
     let part = |component: &ComponentData| {
         let kind = component.entity_type.as_str();
+        if kind.is_empty() {
+            return Err(invalid(
+                "Unexpected empty filter component entity type".into(),
+            ));
+        }
         if !matches!(kind, "user" | "client-id" | "ip") {
             return Err((
                 ErrorCode::UnsupportedVersion,

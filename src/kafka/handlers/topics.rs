@@ -89,7 +89,10 @@ pub(super) async fn create_topics(
     }
     let mut topics = Vec::with_capacity(request.topics.len());
     for wanted in request.topics {
-        let once = named.get(wanted.name.as_str()) == Some(&1);
+        let once = match named.remove(wanted.name.as_str()) {
+            None => continue,
+            Some(times) => times == 1,
+        };
         let name = wanted.name.as_str();
         let may = may_create_all || !once || access.to_topic(Operation::Create, name).is_ok();
         let outcome = if once && may {
@@ -99,10 +102,7 @@ pub(super) async fn create_topics(
             let error = ErrorCode::TopicAuthorizationFailed;
             Err((error, "Authorization failed.".to_owned()))
         } else {
-            Err((
-                ErrorCode::InvalidRequest,
-                "the request names this topic twice".to_owned(),
-            ))
+            Err(named_twice())
         };
         topics.push(
             outcome.unwrap_or_else(|(error, message)| CreatableTopicResult {
@@ -118,6 +118,12 @@ pub(super) async fn create_topics(
         topics,
         ..Default::default()
     }
+}
+
+/// Such a topic is answered once, as Kafka does.
+fn named_twice() -> Refusal {
+    let message = "the request names this topic twice".to_owned();
+    (ErrorCode::InvalidRequest, message)
 }
 
 /// What was made of a topic is shown to those who may see its configurations.
@@ -339,14 +345,13 @@ pub(super) async fn create_partitions(
     }
     let mut results = Vec::with_capacity(request.topics.len());
     for wanted in request.topics {
-        let outcome = if named.get(wanted.name.as_str()) == Some(&1) {
-            match access.to_topic(Operation::Alter, wanted.name.as_str()) {
+        let outcome = match named.remove(wanted.name.as_str()) {
+            None => continue,
+            Some(1) => match access.to_topic(Operation::Alter, wanted.name.as_str()) {
                 Ok(()) => add_partitions(broker, asker, &wanted, request.validate_only).await,
                 Err(error) => Err((error, sentence(error).to_owned())),
-            }
-        } else {
-            let message = "the request names this topic twice".to_owned();
-            Err((ErrorCode::InvalidRequest, message))
+            },
+            Some(_) => Err(named_twice()),
         };
         let (error, error_message) = match outcome {
             Ok(()) => (ErrorCode::None, None),
@@ -462,11 +467,10 @@ pub(super) async fn delete_topics(
     }
     let mut responses = Vec::with_capacity(wanted.len());
     for state in &wanted {
-        let outcome = if named.get(&place(state)) != Some(&1) {
-            let message = "the request names this topic twice".to_owned();
-            Err((ErrorCode::InvalidRequest, message))
-        } else {
-            delete_one(broker, asker, &access, state).await
+        let outcome = match named.remove(&place(state)) {
+            None => continue,
+            Some(1) => delete_one(broker, asker, &access, state).await,
+            Some(_) => Err(named_twice()),
         };
         // Who asked by id learns the name only if the topic was there.
         let (name, topic_id, error_code, error_message) = match outcome {

@@ -29,6 +29,7 @@ use super::super::protocol::messages::{
 };
 use super::super::protocol::{ErrorCode, Str};
 use super::produce::transaction_error;
+use super::topics::check_name;
 
 /// PRODUCER_FENCED is known from here on; before, it is INVALID_PRODUCER_EPOCH (KIP-588).
 const FENCED_SINCE_VERSION: i16 = 2;
@@ -376,6 +377,7 @@ pub(super) async fn commit_offsets(
     let all = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
     for partition in all.filter(|partition| partition.error_code == 0) {
         partition.error_code = match &outcome {
+            Err(GroupError::GroupIdNotFound) => ErrorCode::IllegalGeneration.code(),
             Err(error) => error.code(),
             Ok(_) => match outcomes.next() {
                 Some(outcome) => match &outcome.result {
@@ -411,8 +413,10 @@ pub(super) fn describe_producers(
         let topic_ref = TopicRef::Name(topic.name.clone());
         let (mut indexes, mut seen) = (topic.partition_indexes, HashSet::new());
         indexes.retain(|index| seen.insert(*index));
+        let name = check_name(broker, topic.name.as_str()).map_err(|(error, _)| error);
         let partitions = indexes.into_iter().map(|partition_index| {
-            match access.partition(Operation::Read, &topic_ref, partition_index) {
+            let found = access.partition(Operation::Read, &topic_ref, partition_index);
+            match name.and(found) {
                 Ok(partition) => DescribeProducersPartition {
                     partition_index,
                     active_producers: producers_of(broker, &partition),

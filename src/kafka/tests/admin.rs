@@ -8,13 +8,14 @@ use super::super::protocol::messages::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest, AlterableConfig,
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicResult, CreatePartitionsAssignment,
     CreatePartitionsRequest, CreatePartitionsTopic, CreateTopicsRequest, DeleteGroupsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResult,
-    DescribeGroupsRequest, DescribeLogDirsRequest, FindCoordinatorRequest,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResource, IncrementalAlterableConfig,
-    ListGroupsRequest, MetadataRequest, MetadataRequestTopic, MetadataResponseTopic,
-    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
-    OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
-    ReassignablePartition, ReassignableTopic,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeConfigsResource,
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeGroupsRequest,
+    DescribeLogDirsRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResource, IncrementalAlterableConfig, ListGroupsRequest,
+    MetadataRequest, MetadataRequestTopic, MetadataResponseTopic, OffsetCommitRequest,
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetDeleteRequest,
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic, ReassignablePartition,
+    ReassignableTopic,
 };
 use super::*;
 
@@ -185,7 +186,7 @@ async fn the_node_coordinates_groups_and_transactions() {
         ..Default::default()
     };
     let refused = wire.ask(asked, 2).await;
-    assert_eq!(ErrorCode(refused.error_code), ErrorCode::UnsupportedVersion);
+    assert_eq!(ErrorCode(refused.error_code), ErrorCode::InvalidRequest);
     door.close().await;
 }
 
@@ -270,11 +271,8 @@ async fn topics_are_created_and_refused_one_by_one() {
         ..Default::default()
     };
     let results = wire.ask(twice, 2).await.topics;
-    assert!(
-        results
-            .iter()
-            .all(|r| ErrorCode(r.error_code) == ErrorCode::InvalidRequest)
-    );
+    let codes: Vec<_> = results.iter().map(|r| ErrorCode(r.error_code)).collect();
+    assert_eq!(codes, [ErrorCode::InvalidRequest], "said once");
     assert!(door.log.topic("twice").is_none());
     door.close().await;
 }
@@ -309,7 +307,7 @@ async fn described(
     let request = DescribeConfigsRequest {
         resources: vec![resource],
         include_synonyms: true,
-        ..Default::default()
+        include_documentation: version >= 3,
     };
     wire.ask(request, version).await.results.remove(0)
 }
@@ -372,6 +370,15 @@ async fn every_configuration_is_described_with_its_source() {
         assert_eq!(partitions.config_source, 4);
         let synonyms: Vec<i8> = partitions.synonyms.iter().map(|s| s.source).collect();
         assert_eq!(synonyms, [4, 5]);
+        let told = partitions.documentation.as_ref().map(Str::as_str);
+        let documented = told.is_some_and(|text| text.contains("default_partitions"));
+        assert_eq!(documented, version >= 3);
+        let without_effect = |config: &DescribeConfigsResourceResult| {
+            let text = config.documentation.as_ref();
+            text.is_some_and(|text| text.as_str().contains("without effect"))
+        };
+        let obeyed = found.configs.iter().filter(|c| !without_effect(c)).count();
+        assert_eq!(obeyed, if version >= 3 { 14 } else { 35 });
     }
     let seven_days = ("604800000".to_owned(), 5);
     assert_eq!(value(&mut wire, "t", "retention.ms").await, seven_days);

@@ -256,6 +256,12 @@ async fn fetches_that_cannot_be_answered_say_why() {
         request.topics[0].partitions[0].current_leader_epoch = believed;
         assert_eq!(code(fetched(&mut wire, request, 12).await), expected);
     }
+    let level = FetchRequest {
+        isolation_level: 7,
+        ..fetch(&topic, 0, 0)
+    };
+    let refused = fetched(&mut wire, level, 12).await;
+    assert_eq!(code(refused), ErrorCode::InvalidRequest);
     let session = FetchRequest {
         session_id: 5,
         session_epoch: 1,
@@ -406,8 +412,34 @@ async fn epochs_end_where_the_next_start_began() {
 
     let mut stale = fetch(&topic, 0, 0);
     stale.topics[0].partitions[0].current_leader_epoch = first;
-    let refused = fetched(&mut wire, stale, 12).await;
+    let refused = fetched(&mut wire, stale.clone(), 12).await;
     assert_eq!(ErrorCode(refused.error_code), ErrorCode::FencedLeaderEpoch);
+    // From version 16 on, with the leader that there is (KIP-951).
+    let refused = wire.ask(stale, 16).await;
+    let leader = &refused.responses[0].partitions[0].current_leader;
+    assert_eq!((leader.leader_id, leader.leader_epoch), (1, second));
+    let port = i32::from(door.address().port());
+    assert_eq!(refused.node_endpoints[0].port, port);
+
+    // Who has other records than these learns where they part (KIP-595).
+    for (offset, last_fetched, diverging, records) in [
+        (8, first, (-1, -1), 5),
+        (10, first, (-1, -1), 3),
+        (11, first, (first, 10), 0),
+        (14, second, (second, 13), 0),
+    ] {
+        let mut request = fetch(&topic, 0, offset);
+        request.topics[0].partitions[0].last_fetched_epoch = last_fetched;
+        let found = fetched(&mut wire, request, 12).await;
+        let end = &found.diverging_epoch;
+        assert_eq!((end.epoch, end.end_offset), diverging, "from {offset}");
+        assert_eq!(found.error_code, 0);
+        assert_eq!(values(&found, 0).len(), records);
+    }
+    let mut newer = fetch(&topic, 0, 0);
+    newer.topics[0].partitions[0].last_fetched_epoch = second + 1;
+    let refused = fetched(&mut wire, newer, 12).await;
+    assert_eq!(ErrorCode(refused.error_code), ErrorCode::OffsetOutOfRange);
     assert_eq!(position(&mut wire, &topic, -2, 7).await.leader_epoch, first);
     assert_eq!(
         position(&mut wire, &topic, -1, 7).await.leader_epoch,

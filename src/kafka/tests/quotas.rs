@@ -233,8 +233,12 @@ async fn the_quorum_is_this_node_and_features_stay_as_they_are() {
             }],
             ..Default::default()
         };
-        let answered = wire.ask(asked, 2).await;
+        let answered = wire.ask(asked.clone(), 2).await;
         assert_eq!(ErrorCode(answered.error_code), wanted);
+        // One by one before that, but for refusals.
+        let answered = wire.ask(asked, 1).await;
+        assert_eq!(ErrorCode(answered.error_code), wanted);
+        assert_eq!(answered.results.is_empty(), wanted != ErrorCode::None);
     }
     door.close().await;
 }

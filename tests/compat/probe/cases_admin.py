@@ -1053,7 +1053,11 @@ def scram(p: Probe) -> None:
 
     p.each(api, "new", upsert())
     p.each(api, "again", upsert(iterations=5000))
-    p.each(api, "SHA-512", upsert(mechanism=2))
+    p.each(
+        api,
+        "SHA-512",
+        upsert(mechanism=2, saltedPassword=base64.b64encode(b"p" * 64).decode()),
+    )
     p.each(api, "too few iterations", upsert(iterations=10))
     p.each(api, "too many iterations", upsert(iterations=100_000))
     p.each(api, "mechanism 0", upsert(mechanism=0))

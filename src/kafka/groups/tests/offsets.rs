@@ -222,7 +222,7 @@ async fn a_member_from_before_a_restart_is_sent_back_to_join() {
     let unknown = outcome(&coordinator, commit(4, "m", 1)).await;
     assert_eq!(
         unknown,
-        Err(GroupError::IllegalGeneration),
+        Err(GroupError::GroupIdNotFound),
         "a group nobody has heard of"
     );
     let member = stable_group(&coordinator, vec![newcomer("a")])
