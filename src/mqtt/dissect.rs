@@ -61,6 +61,8 @@ fn one(buffer: &mut BytesMut, version: Version) -> Result<bool, Fault> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::indexing_slicing)]
+
     use super::dissect;
 
     const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01c";
