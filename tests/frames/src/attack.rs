@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use holdfast::kafka::Client;
 use holdfast::kafka::protocol::ApiKey;
-use holdfast_storage::log::Record;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
@@ -20,7 +18,7 @@ use crate::kept;
 use crate::names::{Names, TOPICS};
 use crate::report::{Report, Tallies, kind};
 use crate::victim::{Broken, Due, Number, PATIENCE, Seen, Thrown, Victim, due};
-use crate::{batches, bound, heap, sasl, table};
+use crate::{batches, beside, bound, heap, sasl, table};
 
 /// How much, how long, from where.
 #[derive(Debug, Clone)]
@@ -54,14 +52,6 @@ const ALONE_CONNECTION_MAX: usize = 64;
 /// between as it likes.
 const MEASURED_MAX: usize = 3;
 
-/// Longest that the client beside may wait.
-const HEALTHY_MS_MAX: u64 = 10_000;
-const HEALTHY_EVERY: Duration = Duration::from_millis(10);
-
-/// The topic of the client beside; not in the pool of names.
-const HEALTHY: &str = "healthy";
-const PARTITIONS: i32 = 2;
-
 const PROGRESS_EVERY: Duration = Duration::from_secs(60);
 
 pub struct Attack {
@@ -77,8 +67,7 @@ pub struct Attack {
     broken: Arc<Mutex<Vec<String>>>,
     panics: Arc<AtomicU64>,
     over: AtomicBool,
-    healthy_trips: AtomicU64,
-    healthy_slowest_ms: AtomicU64,
+    beside: beside::Trips,
     /// What the connections under way may take of memory, and the most that was in this round.
     promised: AtomicUsize,
     promised_max: AtomicUsize,
@@ -116,8 +105,7 @@ fn begin(plan: Plan) -> (Runtime, Arc<Attack>) {
         broken,
         panics,
         over: AtomicBool::new(false),
-        healthy_trips: AtomicU64::new(0),
-        healthy_slowest_ms: AtomicU64::new(0),
+        beside: beside::Trips::default(),
         promised: AtomicUsize::new(0),
         promised_max: AtomicUsize::new(0),
         crowd_peak: Mutex::default(),
@@ -196,7 +184,7 @@ impl Attack {
 
     async fn nobody_is_left(&self) {
         while self.door.connections() > 0 {
-            tokio::time::sleep(HEALTHY_EVERY).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -215,13 +203,13 @@ impl Attack {
         let address = self.door.address().to_string();
         let mut client = Client::connect(&address).await.expect("a first client");
         let compacted = [("cleanup.policy".to_owned(), "compact".to_owned())];
-        for name in TOPICS.iter().chain(&[HEALTHY]) {
+        for name in TOPICS.iter().chain(&[beside::TOPIC]) {
             let configs = if *name == "compacted" {
                 &compacted[..]
             } else {
                 &[]
             };
-            let created = client.create_topic(name, PARTITIONS, configs);
+            let created = client.create_topic(name, beside::PARTITIONS, configs);
             created.await.expect("a topic");
         }
     }
@@ -499,59 +487,10 @@ impl Attack {
         self.suspect(panics, sent.collect())
     }
 
-    /// Does one round trip after the other over one connection, which it must not lose.
     async fn healthy(self: Arc<Attack>) {
-        if let Err(what) = self.round_trips().await {
-            self.complain(format!("the client beside noticed: {what}"));
-        }
-    }
-
-    async fn round_trips(&self) -> Result<(), String> {
         let address = self.door.address().to_string();
-        let mut client = Client::connect(&address)
-            .await
-            .map_err(|error| error.to_string())?;
-        while !self.over.load(Relaxed) {
-            let begun = Instant::now();
-            self.round_trip(&mut client).await?;
-            let ms = begun.elapsed().as_millis() as u64;
-            self.healthy_slowest_ms.fetch_max(ms, Relaxed);
-            if ms > HEALTHY_MS_MAX {
-                return Err(format!("a round trip of {ms} ms"));
-            }
-            self.healthy_trips.fetch_add(1, Relaxed);
-            tokio::time::sleep(HEALTHY_EVERY).await;
-        }
-        Ok(())
-    }
-
-    /// Writes a record, reads it back, and looks for its topic.
-    async fn round_trip(&self, client: &mut Client) -> Result<(), String> {
-        let told = |error: holdfast::kafka::client::ClientError| error.to_string();
-        let number = self.healthy_trips.load(Relaxed);
-        let value = Bytes::from(number.to_string());
-        let record = Record {
-            value: Some(value.clone()),
-            timestamp_ms: batches::BASE_TIMESTAMP_MS,
-            ..Record::default()
-        };
-        let base = client
-            .produce(HEALTHY, 0, vec![record])
-            .await
-            .map_err(told)?;
-        let (back, _) = client
-            .fetch(HEALTHY, 0, base, Duration::from_secs(1))
-            .await
-            .map_err(told)?;
-        let back = back.into_iter().next().and_then(|back| back.record.value);
-        if back.as_ref() != Some(&value) {
-            return Err(format!("record {number} came back as {back:?}"));
-        }
-        let topics = client.topics().await.map_err(told)?;
-        let own = topics.iter().find(|topic| topic.name == HEALTHY);
-        match own {
-            Some(topic) if topic.partitions.len() == PARTITIONS as usize => Ok(()),
-            other => Err(format!("its topic is {other:?}")),
+        if let Err(what) = beside::trips(&address, &self.over, &self.beside).await {
+            self.complain(format!("the client beside noticed: {what}"));
         }
     }
 
@@ -620,8 +559,8 @@ impl Attack {
             tallies,
             exchanges: self.next_exchange.into_inner(),
             signed_in: self.signed_in.into_inner(),
-            healthy_trips: self.healthy_trips.into_inner(),
-            healthy_slowest_ms: self.healthy_slowest_ms.into_inner(),
+            healthy_trips: self.beside.trips.into_inner(),
+            healthy_slowest_ms: self.beside.slowest_ms.into_inner(),
             crowd_peak: *self
                 .crowd_peak
                 .lock()

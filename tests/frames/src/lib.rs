@@ -5,6 +5,7 @@
 //! | `dice` | where every decision comes from: a seed and a frame's number |
 //! | `table` | the node's own table of messages, read a second time to compose instead of to decode |
 //! | `compose` | one frame: header, fields in every version, lengths that lie, damage |
+//! | `values` | what fields are filled with, by their names |
 //! | `names` | topics, groups, ids: a small pool, and what answers have told |
 //! | `batches` | record batches, signed or not, packed, cut, and bombs |
 //! | `heap` | what is allocated now, and the most that was |
@@ -13,6 +14,7 @@
 //! | `sasl` | who signs in, and who does not |
 //! | `victim` | a connection that sends frames and judges what comes back |
 //! | `attack` | a run: frames alone and many at once, beside a client that must not notice |
+//! | `beside` | that client |
 //! | `kept` | frames that broke a promise, in files |
 //! | `report` | what was thrown and what came of it |
 //!
@@ -21,6 +23,7 @@
 
 pub mod attack;
 mod batches;
+mod beside;
 mod bound;
 mod compose;
 mod dice;
@@ -31,6 +34,7 @@ mod names;
 mod report;
 mod sasl;
 mod table;
+mod values;
 pub mod victim;
 
 /// The table's files name their types by these paths.
