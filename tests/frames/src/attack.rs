@@ -76,7 +76,11 @@ pub struct Attack {
 
 /// The attackers' threads, and what they attack. Panics of the node are told, not passed on.
 fn begin(plan: Plan) -> (Runtime, Arc<Attack>) {
-    batches::prepare();
+    let preparing = std::thread::spawn(|| {
+        heap::leave_out();
+        batches::prepare();
+    });
+    preparing.join().expect("batches to throw");
     let broken = Arc::new(Mutex::new(Vec::new()));
     let panics = Arc::new(AtomicU64::new(0));
     let (told, counted) = (broken.clone(), panics.clone());
