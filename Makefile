@@ -193,10 +193,18 @@ bench-kafka: $(RELEASE) ## Compare with Apache Kafka on this machine (Java 17, M
 deb: need-rust ui/dist/index.html ## Build the Debian package into target/debian
 	packaging/build-deb.sh
 
-# Seconds for each fuzz target.
-FUZZ_SECONDS ?= 60
+# Ends earlier after FRAMES_SECONDS. SEED=n repeats a run's frames, FRAME=n with it throws one of them
+# alone, FILE=path what a run has kept.
+FRAMES ?= 10000000
 .PHONY: fuzz
-fuzz: need-rust ## Fuzz what reads bytes from outside, each target for FUZZ_SECONDS
+fuzz: need-rust ## Throw FRAMES hostile frames at a Kafka door of its own; SEED=n FRAME=n throws one again
+	FRAMES=$(FRAMES) FRAMES_SECONDS=$(FRAMES_SECONDS) SEED=$(SEED) FRAME=$(FRAME) EXCHANGE=$(EXCHANGE) FILE=$(FILE) \
+		cargo run --locked --package holdfast-frames
+
+# Seconds for each target.
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz-codecs
+fuzz-codecs: need-rust ## Fuzz what reads bytes from outside, guided by coverage, each target for FUZZ_SECONDS
 	@if [ "$$($(CARGO_FUZZ) --version 2>/dev/null)" != "cargo-fuzz $(CARGO_FUZZ_VERSION)" ]; then \
 		cargo install --root .tools --locked cargo-fuzz@$(CARGO_FUZZ_VERSION); \
 	fi

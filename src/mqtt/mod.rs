@@ -35,6 +35,7 @@ mod access;
 mod codec;
 mod config;
 mod connect;
+mod dissect;
 mod fanout;
 mod frame;
 mod message;
@@ -71,6 +72,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use config::{MqttConfig, RouteConfig};
+pub use dissect::dissect;
 pub use routes::{RouteError, UNROUTED_TOPIC};
 pub use stats::MqttStats;
 

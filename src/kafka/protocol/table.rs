@@ -104,6 +104,7 @@ macro_rules! messages {
                                 w.fail($crate::kafka::protocol::wire::EncodeError::Null { field, version });
                             }
                         )?
+                        w.begin_field(stringify!($field));
                         Wire::write(&self.$field, w, layout);
                     }
                 )*

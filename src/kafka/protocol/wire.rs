@@ -97,6 +97,17 @@ impl Str {
         self.0.is_empty()
     }
 
+    /// As much of it as `bytes_max` has room for.
+    fn beginning(&self, bytes_max: usize) -> &str {
+        if self.0.len() <= bytes_max {
+            return self.as_str();
+        }
+        let text = self.as_str();
+        let whole = |end: &usize| text.is_char_boundary(*end);
+        let end = (0..=bytes_max).rev().find(whole).unwrap_or_default();
+        text.get(..end).unwrap_or_default()
+    }
+
     fn new(bytes: Bytes) -> Result<Str, DecodeError> {
         match std::str::from_utf8(&bytes) {
             Ok(_) => Ok(Str(bytes)),
@@ -382,6 +393,8 @@ pub struct Writer {
     chunk_bytes: usize,
     tail: BytesMut,
     error: Option<EncodeError>,
+    /// The field under way is an explanation, which may lose its end.
+    cuts: bool,
 }
 
 impl Default for Writer {
@@ -400,6 +413,7 @@ impl Writer {
             chunk_bytes: 0,
             tail,
             error: None,
+            cuts: false,
         }
     }
 
@@ -411,7 +425,23 @@ impl Writer {
             chunk_bytes: 0,
             tail: BytesMut::new(),
             error: None,
+            cuts: false,
         }
+    }
+
+    /// What follows is this field. An explanation that repeats a name of the request may be longer than
+    /// any string can be: it is cut, or its client would be hung up on instead of told.
+    pub fn begin_field(&mut self, name: &'static str) {
+        self.cuts = name.ends_with("error_message");
+    }
+
+    fn text(&mut self, text: Option<&Str>, layout: Layout) {
+        let bytes = match text {
+            Some(text) if self.cuts => Some(text.beginning(STRING_BYTES_MAX as usize).as_bytes()),
+            text => text.map(|text| &text.0[..]),
+        };
+        self.length(layout, true, bytes.map(<[u8]>::len));
+        self.tail.put_slice(bytes.unwrap_or_default());
     }
 
     pub fn fail(&mut self, error: EncodeError) {
@@ -590,10 +620,7 @@ impl Wire for Option<Str> {
         }
     }
     fn write(&self, w: &mut Writer, layout: Layout) {
-        w.length(layout, true, self.as_ref().map(|text| text.0.len()));
-        if let Some(text) = self {
-            w.tail.put_slice(&text.0);
-        }
+        w.text(self.as_ref(), layout);
     }
 }
 
@@ -602,8 +629,7 @@ impl Wire for Str {
         Option::<Str>::read(r, layout)?.ok_or(DecodeError::BadLength(-1))
     }
     fn write(&self, w: &mut Writer, layout: Layout) {
-        w.length(layout, true, Some(self.0.len()));
-        w.tail.put_slice(&self.0);
+        w.text(Some(self), layout);
     }
 }
 

@@ -1,6 +1,9 @@
 //! Frames, versions, limits and shutdown.
 
-use super::super::protocol::messages::{ApiVersionsRequest, FetchRequest, MetadataRequest};
+use super::super::protocol::messages::{
+    ApiVersionsRequest, FetchRequest, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResource, MetadataRequest,
+};
 use super::super::protocol::{ApiKey, ErrorCode, Response, decode_response};
 use super::super::{KafkaConfig, StartError, start};
 use super::*;
@@ -63,13 +66,14 @@ async fn a_future_api_versions_is_answered_in_version_0_with_the_list() {
 async fn what_cannot_be_understood_closes_its_connection_and_no_other() {
     let door = Door::open().await;
     let mut bystander = door.wire().await;
-    let hostile: [&[u8]; 9] = [
+    let hostile: [&[u8]; 10] = [
         // Produce in version 2: advertised, not served.
         b"\x00\x00\x00\x0a\x00\x00\x00\x02\x00\x00\x00\x01\xff\xff",
         // An API that does not exist.
         b"\x00\x00\x00\x0a\x7f\xff\x00\x00\x00\x00\x00\x01\xff\xff",
-        // A frame of 0 bytes, and nothing after it.
+        // A frame of 0 bytes, of -1 bytes, and nothing after it.
         b"\x00\x00\x00\x00",
+        b"\xff\xff\xff\xff",
         // A frame of 0 bytes, of -1 bytes, of 2 GB, and one that is too large without records.
         b"\x00\x00\x00\x00\x00\x03",
         b"\xff\xff\xff\xff\x00\x03",
@@ -85,7 +89,7 @@ async fn what_cannot_be_understood_closes_its_connection_and_no_other() {
         wire.send_bytes(bytes).await;
         assert!(wire.frame().await.is_none(), "{bytes:?}");
     }
-    assert_eq!(door.handle.stats().connections_broken, 9);
+    assert_eq!(door.handle.stats().connections_broken, 10);
     assert_eq!(bystander.ask(versions_asked(3), 3).await.error_code, 0);
     door.close().await;
 }
@@ -235,4 +239,29 @@ async fn a_door_to_the_world_needs_the_word_for_it() {
     let open = open(config).await.unwrap();
     door.stop.cancel();
     in_time(open.stopped()).await;
+}
+
+#[tokio::test]
+async fn an_explanation_longer_than_any_string_is_cut() {
+    let door = Door::open().await;
+    let mut wire = door.wire().await;
+    let resource = IncrementalAlterConfigsResource {
+        resource_type: 2,
+        // Two bytes each, so that the cut falls within one of them.
+        resource_name: "\u{e9}".repeat(16_383).into(),
+        configs: Vec::new(),
+    };
+    let request = IncrementalAlterConfigsRequest {
+        resources: vec![resource.clone()],
+        validate_only: false,
+    };
+    let response = wire.ask(request, 1).await;
+    let [refused] = &response.responses[..] else {
+        panic!("one resource was named: {response:?}")
+    };
+    assert_ne!(refused.error_code, 0);
+    assert_eq!(refused.resource_name, resource.resource_name);
+    let told = refused.error_message.as_ref().unwrap().as_str();
+    assert!((32_766..=32_767).contains(&told.len()), "{}", told.len());
+    door.close().await;
 }
