@@ -42,19 +42,24 @@ pub(super) async fn list_offsets(
         _ => Err(ErrorCode::InvalidRequest),
     };
     let mut topics = Vec::with_capacity(request.topics.len());
-    let mut named: HashMap<(Str, i32), u32> = HashMap::new();
+    // Names are hashed once for each topic: with thousands of partitions under a long one that adds up.
+    let mut numbers: HashMap<Str, usize> = HashMap::new();
+    let mut named: HashMap<(usize, i32), u32> = HashMap::new();
     for topic in &request.topics {
+        let next = numbers.len();
+        let number = *numbers.entry(topic.name.clone()).or_insert(next);
         for wanted in &topic.partitions {
-            let place = (topic.name.clone(), wanted.partition_index);
+            let place = (number, wanted.partition_index);
             *named.entry(place).or_default() += 1;
         }
     }
     for topic in request.topics {
+        let number = numbers.get(&topic.name).copied().unwrap_or_default();
         let topic_ref = TopicRef::Name(topic.name.clone());
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
             // As Kafka: one that is named twice is refused, once.
-            let is_twice = match named.remove(&(topic.name.clone(), wanted.partition_index)) {
+            let is_twice = match named.remove(&(number, wanted.partition_index)) {
                 None => continue,
                 Some(times) => times > 1,
             };
