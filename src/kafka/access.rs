@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use holdfast_storage::log::{Partition, Topic};
+use holdfast_storage::log::{Partition, TOPIC_NAME_BYTES_MAX, Topic};
 
 use super::broker::{Asker, Broker, TopicRef};
 use super::protocol::{ApiKey, ErrorCode};
@@ -185,6 +185,10 @@ impl Access<'_> {
         topic: &TopicRef,
     ) -> Result<Arc<Topic>, ErrorCode> {
         match topic {
+            // Nobody's, so that no rule is asked about it.
+            TopicRef::Name(name) if name.as_str().len() > TOPIC_NAME_BYTES_MAX => {
+                Err(topic.unknown())
+            }
             TopicRef::Name(name) => {
                 self.to_topic(operation, name.as_str())?;
                 self.broker.topic(topic)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use holdfast_storage::log::{FetchError, Log, Partition, Topic, TopicId};
+use holdfast_storage::log::{FetchError, Log, Partition, TOPIC_NAME_BYTES_MAX, Topic, TopicId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -89,7 +89,7 @@ impl TopicRef {
         }
     }
 
-    fn unknown(&self) -> ErrorCode {
+    pub(super) fn unknown(&self) -> ErrorCode {
         match self {
             TopicRef::Name(_) => ErrorCode::UnknownTopicOrPartition,
             TopicRef::Id(_) => ErrorCode::UnknownTopicId,
@@ -153,6 +153,8 @@ impl Broker {
 
     pub(super) fn topic(&self, topic: &TopicRef) -> Result<Arc<Topic>, ErrorCode> {
         let found = match topic {
+            // Not even hashed: it would be once for every partition that is asked for.
+            TopicRef::Name(name) if name.as_str().len() > TOPIC_NAME_BYTES_MAX => None,
             TopicRef::Name(name) => self.log.topic(name.as_str()),
             TopicRef::Id(id) => self.log.topic_by_id(TopicId(*id)),
         };

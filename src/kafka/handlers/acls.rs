@@ -1,6 +1,7 @@
 //! DescribeAcls, CreateAcls, DeleteAcls: access rules as Kafka's tools edit them.
 
 use std::sync::Arc;
+use tokio::task::consume_budget;
 
 use super::super::access::{Operation, operation_of, sentence, wire_code};
 use super::super::broker::{Asker, Broker, Refusal};
@@ -242,6 +243,7 @@ pub(super) async fn delete(
     let allowed = allowed.map_err(|error| (error, sentence(error).to_owned()));
     let mut filter_results = Vec::with_capacity(request.filters.len());
     for filter in &request.filters {
+        consume_budget().await;
         let deleted = match &allowed {
             Ok(()) => delete_matching(broker, asker, filter).await,
             Err(refused) => Err(refused.clone()),

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use holdfast_storage::log::{ChangeTopicError, Topic};
+use tokio::task::consume_budget;
 
 use super::super::access::{self, sentence};
 use super::super::broker::{Asker, Broker, Refusal, TopicRef};
@@ -196,6 +197,7 @@ pub(super) async fn alter_configs(
     let named = request.resources.iter();
     let twice = Twice::of(named.map(|r| (r.resource_type, r.resource_name.as_str())));
     for resource in request.resources {
+        consume_budget().await;
         let set = |config: super::super::protocol::messages::AlterableConfig| {
             (config.name, Operation::Set, config.value)
         };
@@ -230,6 +232,7 @@ pub(super) async fn incremental_alter_configs(
     let named = request.resources.iter();
     let twice = Twice::of(named.map(|r| (r.resource_type, r.resource_name.as_str())));
     for resource in request.resources {
+        consume_budget().await;
         let steps = resource.configs.into_iter().map(|config| {
             let operation = Operation::from_wire(config.config_operation);
             let operation = operation.ok_or_else(|| {

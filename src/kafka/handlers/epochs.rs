@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use holdfast_storage::log::{FetchError, Isolation, Log, Offset, Partition};
+use tokio::task::consume_budget;
 
 use super::super::access::Operation;
 use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
@@ -79,13 +80,14 @@ pub(super) async fn offset_for_leader_epoch(
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let topic_ref = TopicRef::Name(topic.topic.clone());
+        let allowed = match is_broker {
+            true => Ok(()),
+            false => access.to_topic(Operation::Describe, topic.topic.as_str()),
+        };
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
-            let access = match is_broker {
-                true => Ok(()),
-                false => access.to_topic(Operation::Describe, topic.topic.as_str()),
-            };
-            let found = match access {
+            consume_budget().await;
+            let found = match allowed {
                 Ok(()) => find(broker, &topic_ref, &wanted).await,
                 Err(error) => Err(error),
             };

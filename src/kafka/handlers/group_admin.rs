@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use holdfast_storage::log::TopicId;
+use tokio::task::consume_budget;
 
 use super::super::access::{Operation, sentence};
 use super::super::broker::{Asker, Broker, TopicRef};
@@ -141,6 +142,7 @@ pub(super) async fn delete_groups(
     let mut named = HashSet::new();
     let groups = request.groups_names.into_iter();
     for group_id in groups.filter(|group_id| named.insert(group_id.clone())) {
+        consume_budget().await;
         let error_code = match access.to_group(Operation::Delete, group_id.as_str()) {
             Err(error) => error.code(),
             Ok(()) => {

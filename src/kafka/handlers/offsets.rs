@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use holdfast_storage::log::{FetchError, Log, Offset, Partition};
+use tokio::task::consume_budget;
 
 use super::super::access::Operation;
 use super::super::broker::{Asker, Broker, TopicRef, fetch_error};
@@ -58,6 +59,7 @@ pub(super) async fn list_offsets(
         let topic_ref = TopicRef::Name(topic.name.clone());
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in topic.partitions {
+            consume_budget().await;
             // As Kafka: one that is named twice is refused, once.
             let is_twice = match named.remove(&(number, wanted.partition_index)) {
                 None => continue,

@@ -10,6 +10,7 @@ use holdfast_storage::log::{
     AppendError, Appended, Appending, CheckedBatch, InTransaction, Partition, RecordFault, Topic,
     TransactionError,
 };
+use tokio::task::consume_budget;
 use uuid::Uuid;
 
 use super::super::access::{Access, Operation, sentence};
@@ -126,6 +127,7 @@ pub(in super::super) async fn admit(
         let found = found.map_err(|error| (error, String::new()));
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
+            consume_budget().await;
             let index = data.index;
             let outcome = match (&refused, &found) {
                 (Some(refusal), _) | (None, Err(refusal)) => Err(refusal.clone().into()),

@@ -7,6 +7,7 @@ use holdfast_storage::log::{
     ChangeTopicError, CreateTopicError, DeleteRecordsError, DeleteTopicError, NewTopic, Offset,
     PARTITIONS_MAX, Retention, Topic,
 };
+use tokio::task::consume_budget;
 
 use super::super::access::{Access, Operation, sentence};
 use super::super::broker::{Asker, Broker, Refusal, TopicRef};
@@ -89,6 +90,7 @@ pub(super) async fn create_topics(
     }
     let mut topics = Vec::with_capacity(request.topics.len());
     for wanted in request.topics {
+        consume_budget().await;
         let once = match named.remove(wanted.name.as_str()) {
             None => continue,
             Some(times) => times == 1,
@@ -345,6 +347,7 @@ pub(super) async fn create_partitions(
     }
     let mut results = Vec::with_capacity(request.topics.len());
     for wanted in request.topics {
+        consume_budget().await;
         let outcome = match named.remove(wanted.name.as_str()) {
             None => continue,
             Some(1) => match access.to_topic(Operation::Alter, wanted.name.as_str()) {
@@ -467,6 +470,7 @@ pub(super) async fn delete_topics(
     }
     let mut responses = Vec::with_capacity(wanted.len());
     for state in &wanted {
+        consume_budget().await;
         let outcome = match named.remove(&place(state)) {
             None => continue,
             Some(1) => delete_one(broker, asker, &access, state).await,
@@ -551,6 +555,7 @@ pub(super) async fn delete_records(
         let topic = access.topic(Operation::Delete, &TopicRef::Name(wanted.name.clone()));
         let mut partitions = Vec::with_capacity(wanted.partitions.len());
         for partition in &wanted.partitions {
+            consume_budget().await;
             let outcome = match &topic {
                 Ok(topic) => delete_before(broker, topic, partition).await,
                 Err(error) => Err(*error),

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use holdfast_storage::log::{
     Outcome, Partition, ProducerId, ProducerIdentity, TransactionDescription, TransactionState,
 };
+use tokio::task::consume_budget;
 
 use super::super::access::{Access, Operation, sentence};
 use super::super::broker::{Asker, Broker, TopicRef};
@@ -111,9 +112,11 @@ async fn add_some(
     let refused = refused.flatten();
     let (mut partitions, mut named) = (Vec::new(), HashSet::new());
     let mut wrong = HashMap::new();
-    for topic in &asked.topics {
+    // By places, not names: a long name would be hashed for each of its partitions.
+    for (place, topic) in asked.topics.iter().enumerate() {
         let topic_ref = TopicRef::Name(topic.name.clone());
         for &index in &topic.partitions {
+            consume_budget().await;
             let found = match is_client && refused.is_none() {
                 true => access.partition(Operation::Write, &topic_ref, index),
                 false => broker.partition(&topic_ref, index),
@@ -123,7 +126,7 @@ async fn add_some(
                     partitions.push(partition);
                 }
                 Ok(_) => {}
-                Err(error) => drop(wrong.insert((topic.name.clone(), index), error)),
+                Err(error) => drop(wrong.insert((place, index), error)),
             }
         }
     }
@@ -146,20 +149,21 @@ async fn add_some(
             Err(error) => for_version(transaction_error(&error).0, version),
         }
     };
-    let result = |topic: &AddPartitionsToTxnTopic| AddPartitionsToTxnTopicResult {
-        name: topic.name.clone(),
-        results_by_partition: (topic.partitions.iter())
-            .map(|&partition_index| {
-                let own = wrong.get(&(topic.name.clone(), partition_index));
-                let error = own.copied().unwrap_or(outcome);
-                AddPartitionsToTxnPartitionResult {
-                    partition_index,
-                    partition_error_code: error.code(),
-                }
-            })
-            .collect(),
-    };
-    asked.topics.iter().map(result).collect()
+    let result =
+        |(place, topic): (usize, &AddPartitionsToTxnTopic)| AddPartitionsToTxnTopicResult {
+            name: topic.name.clone(),
+            results_by_partition: (topic.partitions.iter())
+                .map(|&partition_index| {
+                    let own = wrong.get(&(place, partition_index));
+                    let error = own.copied().unwrap_or(outcome);
+                    AddPartitionsToTxnPartitionResult {
+                        partition_index,
+                        partition_error_code: error.code(),
+                    }
+                })
+                .collect(),
+        };
+    asked.topics.iter().enumerate().map(result).collect()
 }
 
 /// Whether all of them are in the transaction already.
@@ -177,8 +181,12 @@ fn verify(
     if known.value.epoch != asked.producer_epoch {
         return ErrorCode::ProducerFenced;
     }
-    let is_in = |p: &Arc<Partition>| known.partitions.iter().any(|other| Arc::ptr_eq(p, other));
-    if partitions.iter().all(is_in) {
+    let known: HashSet<*const Partition> = known.partitions.iter().map(Arc::as_ptr).collect();
+    if partitions
+        .iter()
+        .map(Arc::as_ptr)
+        .all(|p| known.contains(&p))
+    {
         ErrorCode::None
     } else {
         ErrorCode::TransactionAbortable
@@ -276,6 +284,7 @@ async fn write_marker(
         let topic_ref = TopicRef::Name(topic.name.clone());
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
         for partition_index in topic.partition_indexes {
+            consume_budget().await;
             let found = allowed.and_then(|()| broker.partition(&topic_ref, partition_index));
             let error = match found {
                 Ok(partition) => {
@@ -322,6 +331,7 @@ pub(super) async fn commit_offsets(
         let found = allowed.and_then(|()| access.topic(Operation::Read, &topic_ref));
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in &topic.partitions {
+            consume_budget().await;
             let error = match &found {
                 Err(error) => *error,
                 Ok(topic) if topic.partition(wanted.partition_index).is_none() => {

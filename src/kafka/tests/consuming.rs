@@ -355,6 +355,24 @@ async fn list_offsets_knows_both_ends_and_times() {
     assert_eq!((largest.offset, largest.timestamp), (2, 5000));
     let early = position(&mut wire, &topic, -3, 6).await;
     assert_eq!(ErrorCode(early.error_code), ErrorCode::UnsupportedVersion);
+
+    let many = (0..3)
+        .chain([1])
+        .map(|partition_index| ListOffsetsPartition {
+            partition_index,
+            ..Default::default()
+        });
+    let request = ListOffsetsRequest {
+        topics: vec![ListOffsetsTopic {
+            name: "longer than any".repeat(100).as_str().into(),
+            partitions: many.collect(),
+        }],
+        ..Default::default()
+    };
+    let answered = wire.ask(request, 7).await.topics.remove(0).partitions;
+    let codes: Vec<_> = answered.iter().map(|p| ErrorCode(p.error_code)).collect();
+    let unknown = ErrorCode::UnknownTopicOrPartition;
+    assert_eq!(codes, [unknown, ErrorCode::InvalidRequest, unknown]);
     assert_eq!(position(&mut wire, &topic, -4, 8).await.offset, 0);
     assert_eq!(position(&mut wire, &topic, -5, 9).await.offset, -1);
     door.close().await;

@@ -71,7 +71,9 @@ pub use self::partition::Partition;
 pub use self::stable::{Aborted, AbortedFilter, Isolation, is_aborted};
 pub use self::stats::{LogState, LogStats};
 pub use self::submission::{Appended, Appending, AppendingAll, InTransaction};
-pub use self::topic::{BYTES_MAX, DURABILITY, PARTITIONS_MAX, Retention, Topic};
+pub use self::topic::{
+    BYTES_MAX, DURABILITY, PARTITIONS_MAX, Retention, TOPIC_NAME_BYTES_MAX, Topic,
+};
 pub use self::transactions::{
     Outcome, ProducerIdentity, TRANSACTIONAL_ID_BYTES_MAX, TransactionState,
 };

@@ -15,7 +15,7 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 /// Keys and values of all configurations of one topic: they are written anew with every change.
 pub const CONFIGS_BYTES_MAX: usize = 64 << 10;
 /// Kafka's limit on a topic name.
-const NAME_BYTES_MAX: usize = 249;
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
 /// What an acknowledgement means; a topic configuration that Kafka does not have.
 pub const DURABILITY: &str = "holdfast.durability";
@@ -248,7 +248,7 @@ pub fn validate(new: &NewTopic) -> Result<(), CreateTopicError> {
     if new.name.is_empty() {
         return invalid("it is empty");
     }
-    if new.name.len() > NAME_BYTES_MAX {
+    if new.name.len() > TOPIC_NAME_BYTES_MAX {
         return invalid("it is longer than 249 characters");
     }
     if new.name == "." || new.name == ".." {
