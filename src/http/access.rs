@@ -56,8 +56,8 @@ impl Access {
         peer: &Peer,
         anonymous_allowed: bool,
     ) -> Result<Principal, ApiError> {
-        if let Some(value) = headers.get(header::AUTHORIZATION) {
-            let token = value.to_str().ok().and_then(bearer).ok_or_else(|| {
+        if headers.contains_key(header::AUTHORIZATION) {
+            let token = token_of(headers).ok_or_else(|| {
                 ApiError::unauthorized(
                     "the Authorization header must be: Bearer <token from POST /auth>",
                 )
@@ -200,6 +200,12 @@ pub(super) fn peer_of(request: &Request) -> Result<Peer, ApiError> {
         .get::<Peer>()
         .cloned()
         .ok_or_else(internal)
+}
+
+/// The token of an `Authorization` header.
+pub(super) fn token_of(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?;
+    value.to_str().ok().and_then(bearer)
 }
 
 fn bearer(value: &str) -> Option<&str> {

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::access::{Access, Peer};
+use super::access::{Access, Peer, token_of};
 use super::errors::ApiError;
 use crate::auth::Operation;
 use crate::live::{Gate, Live, MESSAGE_BYTES_MAX, SENSOR_BYTES_MAX};
@@ -54,7 +54,11 @@ pub(super) async fn gauge(
         Ok(principal) => {
             let access = &sockets.access;
             access.permit_topic(&principal, Operation::Read, SPEED_TOPIC)?;
-            Gate::Open(access.caller(principal))
+            let caller = access.caller(principal);
+            match token_of(&headers) {
+                Some(token) => Gate::Shown(caller, sockets.token_check(peer), token.to_owned()),
+                None => Gate::Open(caller),
+            }
         }
         Err(_) if !headers.contains_key(header::AUTHORIZATION) => {
             Gate::Token(sockets.token_check(peer))

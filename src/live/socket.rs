@@ -40,6 +40,8 @@ pub type TokenCheck = Arc<dyn Fn(&str) -> Result<Caller, TokenError> + Send + Sy
 pub enum Gate {
     /// Nothing.
     Open(Caller),
+    /// Nothing: this token came with the upgrade and was judged. It is asked again like one of a hello.
+    Shown(Caller, TokenCheck, String),
     /// A hello with a token.
     Token(TokenCheck),
     /// A hello; a token in it is judged, and without one it is this caller.
@@ -101,6 +103,10 @@ impl Link {
     pub(super) async fn hello(&mut self, gate: Gate, welcome: bool) -> Result<Caller, Ended> {
         let (check, without_token) = match gate {
             Gate::Open(caller) => return Ok(caller),
+            Gate::Shown(caller, check, token) => {
+                self.token = Some((check, token));
+                return Ok(caller);
+            }
             Gate::Token(check) => (check, None),
             Gate::HelloOnly(caller, check) => (check, Some(caller)),
         };

@@ -32,9 +32,14 @@ async fn a_socket_ends_when_its_token_is_revoked() {
         ..Setup::default()
     })
     .await;
-    let mut ws = door.dashboard().await;
+    let mut dashboard = door.dashboard().await;
+    // A gauge sends it with the upgrade instead.
+    let bearer = format!("Bearer {}", door.token);
+    let headers = [("Authorization", bearer.as_str())];
+    let mut gauge = door.connect("/ws/speed", &headers).await.unwrap();
     door.auth.delete_user("tester").await.unwrap();
-    assert_eq!(ws.closed_with().await, 4401);
+    assert_eq!(dashboard.closed_with().await, 4401);
+    assert_eq!(gauge.closed_with().await, 4401);
 }
 
 #[tokio::test]
