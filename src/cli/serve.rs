@@ -1,13 +1,17 @@
 //! `holdfast serve`: the node in the foreground until a signal. SIGHUP reads certificates again.
 
+use std::convert::Infallible;
+use std::future::pending;
+
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::CliError;
 use super::lifecycle::{self, Signals};
 use super::notify::Supervisor;
 use super::{DoorArgs, NodeArgs, VERSION, logging};
 use crate::config::Config;
+use crate::node::Node;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -39,16 +43,21 @@ async fn serve(config: Config) -> Result<(), CliError> {
     if lifecycle::announce(&node, &supervisor).is_err() {
         tracing::warn!("nobody reads stdout");
     }
-    let name = loop {
-        tokio::select! {
-            name = signals.next() => break name,
-            _ = hangups.recv() => {
-                tracing::info!("SIGHUP: reading certificates again");
-                node.read_certificates_again().await;
-            }
-        }
+    // Side by side: a disk that does not answer must not keep the node from stopping.
+    let name = tokio::select! {
+        name = signals.next() => name,
+        never = obey_hangups(&mut hangups, &node) => match never {},
     };
     tracing::info!("{name}: stopping");
     lifecycle::stop(node.stop(), &mut signals, &supervisor).await;
     Ok(())
+}
+
+/// One at a time; any that come meanwhile are one more.
+async fn obey_hangups(hangups: &mut Signal, node: &Node) -> Infallible {
+    while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP: reading certificates again");
+        node.read_certificates_again().await;
+    }
+    pending().await
 }

@@ -7,7 +7,7 @@
 //! authority that vouched for its client.
 //!
 //! TLS 1.2 and 1.3 by rustls over `ring`. [`listener`] is a door's own listener with TLS, [`client`] the
-//! other side, for the command line. [`subject`] writes a certificate's subject, [`mapping`] makes a name
+//! other side, for the command line. Only regular files are read. [`subject`] writes a certificate's subject, [`mapping`] makes a name
 //! of it. Limit: [`FILE_BYTES_MAX`].
 
 pub mod client;
@@ -21,8 +21,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use std::{fs, os::unix::fs::MetadataExt as _};
+use std::{fs, os::unix::fs::MetadataExt as _, os::unix::fs::OpenOptionsExt as _};
 
+use rustix::fs::OFlags;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -40,6 +41,8 @@ pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// How often files are looked at.
 pub const CHECK_EVERY: Duration = Duration::from_secs(10);
+
+const DO_NOT_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 /// TLS of one listener.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -203,7 +206,11 @@ impl Tls {
                 () = stop.cancelled() => break,
                 _ = round.tick() => {}
             }
-            self.look(false).await;
+            // Not waited for at the end: a disk that does not answer keeps its thread, not the node.
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.look(false) => {}
+            }
         }
     }
 
@@ -353,7 +360,13 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         source,
     };
     let mut text = Vec::new();
-    let file = fs::File::open(path).map_err(failed)?;
+    let mut options = fs::OpenOptions::new();
+    // A FIFO would be waited for, for ever where nobody writes to it.
+    let options = options.read(true).custom_flags(DO_NOT_WAIT);
+    let file = options.open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(unusable(path, "it is not a regular file"));
+    }
     let mut limited = file.take(FILE_BYTES_MAX + 1);
     limited.read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > FILE_BYTES_MAX {

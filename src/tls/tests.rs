@@ -1,6 +1,8 @@
 //! Handshakes in memory with certificates made for the test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::sync::mpsc;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -310,6 +312,54 @@ async fn files_are_followed_until_the_end() {
     }
     stop.cancel();
     following.await.unwrap();
+}
+
+#[tokio::test]
+async fn following_ends_at_once_while_the_disk_does_not_answer() {
+    let site = Site::new();
+    let tls = Arc::new(Tls::load(site.config(ClientAuth::None)).unwrap());
+    let stop = CancellationToken::new();
+    // Whoever looks waits for this thread, as for a disk.
+    let (release, released) = mpsc::channel::<()>();
+    let (taken, is_taken) = mpsc::channel();
+    let shared = Arc::clone(&tls);
+    std::thread::spawn(move || {
+        let _seen = shared.seen.lock().unwrap();
+        taken.send(()).unwrap();
+        let _ = released.recv();
+    });
+    is_taken.recv().unwrap();
+    let before = Arc::strong_count(&tls);
+    let following = tokio::spawn(Arc::clone(&tls).follow(CHECK_EVERY, stop.clone()));
+    // One more for who follows, and one for the look.
+    while Arc::strong_count(&tls) < before + 2 {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(10), following).await;
+    drop(release);
+    ended.unwrap().unwrap();
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    let site = Site::new();
+    let tls = Tls::load(site.config(ClientAuth::None)).unwrap();
+    let path = site.dir.path().join("node.pem");
+    fs::remove_file(&path).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
+    // On a thread, so that a failure is one and not a test that does not end.
+    let (told, heard) = mpsc::channel();
+    std::thread::spawn(move || told.send(tls.reload().unwrap_err().to_string()));
+    let error = heard.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(
+        error.ends_with("node.pem: it is not a regular file"),
+        "{error}"
+    );
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let error = Tls::load(site.config(ClientAuth::None)).unwrap_err();
+    assert!(error.to_string().ends_with("it is not a regular file"));
 }
 
 #[test]
