@@ -4,13 +4,15 @@
 //! A request without a token is let through only where the configuration says so, or on the speed routes
 //! of a loopback listener. Even then it must not come from a foreign web page: a page that the operator
 //! happens to open could otherwise talk to the node behind their back, directly (`Origin`) or by letting
-//! its own name resolve to 127.0.0.1 (`Host`). The same goes for one that comes over a connection whose
-//! certificate names its user: a browser presents that for every page.
+//! its own name resolve to 127.0.0.1 (`Host`). One that comes over a connection whose certificate names its
+//! user must come from a page of this very listener, scheme and port included: a browser presents the
+//! certificate for every page.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::uri::Scheme;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -43,6 +45,9 @@ pub struct RouteRight {
     pub operation: Operation,
     pub topic: &'static str,
 }
+
+/// The port that an `https` URL does not name.
+const HTTPS_PORT: u16 = 443;
 
 /// Routes that leave out of their answer what the asker may not see.
 pub(super) const ANSWERS_CUT_DOWN: [&str; 2] = ["/api/v1/topics", "/api/v1/groups"];
@@ -228,16 +233,35 @@ fn same_site(headers: &HeaderMap, peer: &Peer) -> bool {
     if peer.listener.ip().is_loopback() && !host.as_deref().is_none_or(is_loopback_name) {
         return false;
     }
-    match headers.get(header::ORIGIN) {
-        None => true,
-        Some(origin) => {
-            let origin = origin.to_str().ok().and_then(host_name);
-            origin.is_some() && origin == host
-        }
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return true;
+    };
+    let Ok(origin) = origin.to_str() else {
+        return false;
+    };
+    if peer.certificate.is_some() {
+        return same_origin(headers, origin);
     }
+    let origin = host_name(origin);
+    origin.is_some() && origin == host
 }
 
-/// Ports do not count: the original page, door and socket sit on three of them.
+/// Whether an origin is the listener with TLS that `Host` names (RFC 6454, section 5).
+fn same_origin(headers: &HeaderMap, origin: &str) -> bool {
+    let place = |url: &str| {
+        let uri: Uri = url.parse().ok()?;
+        let host = uri.host()?.to_ascii_lowercase();
+        let https = uri.scheme() == Some(&Scheme::HTTPS);
+        https.then_some((host, uri.port_u16().unwrap_or(HTTPS_PORT)))
+    };
+    let own = headers.get(header::HOST).and_then(|host| {
+        let authority = host.to_str().ok()?;
+        place(&format!("https://{authority}"))
+    });
+    own.is_some() && own == place(origin)
+}
+
+/// Ports do not count where no certificate is at stake: the original page, door and socket sit on three of them.
 fn host_name(url: &str) -> Option<String> {
     let uri: Uri = url.parse().ok()?;
     uri.host().map(str::to_ascii_lowercase)
@@ -311,6 +335,49 @@ mod tests {
             );
         }
         assert!(same_site(&HeaderMap::new(), &loopback));
+    }
+
+    #[test]
+    fn with_a_certificate_a_page_is_of_this_site_by_scheme_and_port_too() {
+        let peer = Peer {
+            certificate: Some(Principal::of_certificate("carol", [192, 0, 2, 7].into())),
+            ..on("192.0.2.1:8443")
+        };
+        let cases = [
+            ("site.example:8443", None, true),
+            ("site.example:8443", Some("https://site.example:8443"), true),
+            ("Site.example:8443", Some("https://site.EXAMPLE:8443"), true),
+            ("site.example", Some("https://site.example"), true),
+            ("site.example:443", Some("https://site.example"), true),
+            (
+                "[2001:db8::1]:8443",
+                Some("https://[2001:db8::1]:8443"),
+                true,
+            ),
+            ("site.example:8443", Some("http://site.example:8443"), false),
+            (
+                "site.example:8443",
+                Some("https://site.example:3000"),
+                false,
+            ),
+            ("site.example:8443", Some("https://site.example"), false),
+            ("site.example", Some("http://site.example"), false),
+            (
+                "site.example:8443",
+                Some("https://evil.example:8443"),
+                false,
+            ),
+            ("site.example:8443", Some("site.example:8443"), false),
+            ("site.example:8443", Some("null"), false),
+        ];
+        for (host, origin, expected) in cases {
+            let mut list = vec![(header::HOST, host)];
+            list.extend(origin.map(|o| (header::ORIGIN, o)));
+            let own = same_site(&headers(&list), &peer);
+            assert_eq!(own, expected, "{host} {origin:?}");
+        }
+        let nameless = headers(&[(header::ORIGIN, "https://site.example:8443")]);
+        assert!(!same_site(&nameless, &peer));
     }
 
     #[test]
