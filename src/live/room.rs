@@ -2,10 +2,12 @@
 //!
 //! A room never waits for a socket. Snapshot rooms keep only their newest frame (a slow socket gets the
 //! newest when it is ready); stream rooms keep a ring, and a socket that falls out of it is told how many
-//! updates it skipped. Between room and socket lies a queue of [`SOCKET_FRAMES_MAX`] frames.
+//! updates it skipped. Between room and socket lies a queue of [`SOCKET_FRAMES_MAX`] frames; each carries
+//! the [`Pass`] it was made under, which is asked when it is queued and again when it leaves.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::ws::Utf8Bytes;
@@ -43,33 +45,60 @@ pub(super) struct Gone;
 /// What is said to a socket that may not follow a room.
 pub(super) const NOT_AUTHORIZED: &str = "not authorized";
 
+/// Lets one subscription's frames out. Once it does not hold it never does again: its subscription is over,
+/// whoever noticed.
+pub(super) struct Pass {
+    /// `None`: nothing is asked.
+    right: Option<Right>,
+    lost: AtomicBool,
+}
+
+impl Pass {
+    pub(super) fn new(right: Option<Right>) -> Arc<Pass> {
+        let lost = AtomicBool::new(false);
+        Arc::new(Pass { right, lost })
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        if self.right.as_ref().is_some_and(|right| !right.holds()) {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        !self.is_lost()
+    }
+
+    /// Whether somebody has found that it does not hold.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// What waits for a socket; nothing of it may leave unless its pass holds then.
+pub(super) struct Frame {
+    pub(super) text: Utf8Bytes,
+    pub(super) pass: Arc<Pass>,
+}
+
 /// One room's way to one socket. Waits where the socket is slow.
 pub(super) struct Outlet {
     room: String,
-    frames: mpsc::Sender<Utf8Bytes>,
-    /// Asked before every frame; `None`: nothing is asked.
-    right: Option<Right>,
+    frames: mpsc::Sender<Frame>,
+    pass: Arc<Pass>,
 }
 
 impl Outlet {
-    pub(super) fn new(
-        room: String,
-        frames: mpsc::Sender<Utf8Bytes>,
-        right: Option<Right>,
-    ) -> Outlet {
-        Outlet {
-            room,
-            frames,
-            right,
-        }
+    pub(super) fn new(room: String, frames: mpsc::Sender<Frame>, pass: Arc<Pass>) -> Outlet {
+        Outlet { room, frames, pass }
     }
 
-    pub(super) async fn send(&self, frame: Utf8Bytes) -> Result<(), Gone> {
-        if self.right.as_ref().is_some_and(|right| !right.holds()) {
-            let _ = self.frames.send(self.error_frame(NOT_AUTHORIZED)).await;
-            return Err(Gone);
+    /// Where the pass is lost the frame is queued all the same: by it the socket's side learns of that.
+    pub(super) async fn send(&self, text: Utf8Bytes) -> Result<(), Gone> {
+        let holds = self.pass.holds();
+        let pass = Arc::clone(&self.pass);
+        let queued = self.frames.send(Frame { text, pass }).await;
+        match queued.is_ok() && holds {
+            true => Ok(()),
+            false => Err(Gone),
         }
-        self.frames.send(frame).await.map_err(|_| Gone)
     }
 
     pub(super) async fn update(&self, data: &impl Serialize) -> Result<(), Gone> {
@@ -86,14 +115,14 @@ impl Outlet {
     }
 
     pub(super) async fn error(&self, sentence: &str) -> Result<(), Gone> {
-        self.send(self.error_frame(sentence)).await
+        self.send(error_frame(&self.room, sentence)).await
     }
+}
 
-    fn error_frame(&self, sentence: &str) -> Utf8Bytes {
-        json!({ "type": "error", "room": self.room, "error": sentence })
-            .to_string()
-            .into()
-    }
+pub(super) fn error_frame(room: &str, sentence: &str) -> Utf8Bytes {
+    json!({ "type": "error", "room": room, "error": sentence })
+        .to_string()
+        .into()
 }
 
 pub(super) fn update_frame(room: &str, data: &impl Serialize) -> Utf8Bytes {
@@ -101,7 +130,7 @@ pub(super) fn update_frame(room: &str, data: &impl Serialize) -> Utf8Bytes {
         Ok(data) => update_frame_of(room, &data),
         Err(error) => {
             tracing::error!(room, %error, "an update could not be written as JSON");
-            json!({ "type": "error", "room": room, "error": "the node could not write this update" }).to_string().into()
+            error_frame(room, "the node could not write this update")
         }
     }
 }
@@ -300,18 +329,18 @@ mod tests {
         let (frames, mut socket) = mpsc::channel(1);
         let following = tokio::spawn(follow_snapshots(
             receiver,
-            Outlet::new("overview".into(), frames, None),
+            Outlet::new("overview".into(), frames, Pass::new(None)),
         ));
         sender.send_replace(Some("0".into()));
         // The socket has not taken frame 0, so frame 1 blocks the follower and the rest replace each other.
-        assert_eq!(socket.recv().await.unwrap().as_str(), "0");
+        assert_eq!(socket.recv().await.unwrap().text.as_str(), "0");
         for n in 1..=100 {
             sender.send_replace(Some(n.to_string().into()));
         }
         let mut last = String::new();
         let mut taken = 0;
         while last != "100" {
-            last = socket.recv().await.unwrap().to_string();
+            last = socket.recv().await.unwrap().text.to_string();
             taken += 1;
         }
         assert!(taken < 100, "took {taken}");
