@@ -114,8 +114,8 @@ fn group_partition(
 /// One line of the overview's `groups`: a group on one topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct GroupTopic {
-    group: String,
-    topic: String,
+    pub(super) group: String,
+    pub(super) topic: String,
     committed: u64,
     high_watermark: u64,
     lag: u64,

@@ -14,7 +14,7 @@ use super::room::{
     Following, Gone, OnDemand, Outlet, Room, Running, STREAM_FRAMES_MAX, update_frame_of,
 };
 use super::sources::{InvalidItem, TelemetrySource};
-use crate::auth::{Operation, Resource};
+use crate::auth::{Caller, Operation, Resource};
 
 /// Records sent on joining, and the most that one look takes.
 const LOOK_RECORDS: usize = 50;
@@ -113,7 +113,7 @@ impl Room for Invalid {
         (Operation::Read, Resource::topic(TOPIC))
     }
 
-    fn follow(self: Arc<Self>, outlet: Outlet) -> Following {
+    fn follow(self: Arc<Self>, _: &Caller, outlet: Outlet) -> Following {
         let room = Arc::clone(&self);
         let news = self.producer.follow(
             || broadcast::channel(STREAM_FRAMES_MAX).0,

@@ -3,7 +3,7 @@
 //! Owns the rooms of `/ws/live`, the latest value of every speed sensor, and the sockets. It reads topics
 //! without a group and without ever writing; what is not in the log (telemetry quality, MQTT counters) it
 //! asks for through [`Sources`]. Rooms do not know one another. Every room names the right that its
-//! followers need; it is asked again before every frame.
+//! followers need; it is asked again before every frame, when it is made and when it leaves.
 //!
 //! Ingestion never waits for a socket and a socket never waits for ingestion: producers write into
 //! watches and rings (`room`), sockets take from them at their own pace. Limits: [`LiveConfig`], and the
@@ -250,7 +250,7 @@ fn fixed_rooms(
 ) -> HashMap<&'static str, Arc<dyn Room>> {
     let mut rooms: HashMap<&'static str, Arc<dyn Room>> = HashMap::new();
     rooms.insert(
-        "overview",
+        overview::NAME,
         Arc::new(Overview::new(
             log.clone(),
             sources.clone(),

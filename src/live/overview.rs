@@ -1,27 +1,39 @@
-//! Room `overview`: the log, its topics and its groups, once a second, computed once for all sockets.
+//! Room `overview`: the log, its topics and its groups, once a second, computed once for all sockets. A
+//! socket that rules bind is not sent the lines that its user may not describe.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use axum::extract::ws::Utf8Bytes;
 use holdfast_storage::log::{Log, Offset};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::census::{self, GroupTopic};
-use super::room::{
-    Following, OnDemand, Outlet, Room, Running, Snapshot, follow_snapshots, update_frame,
-};
+use super::room::{Following, OnDemand, Outlet, Room, Running, follow_snapshots, update_frame};
 use super::sources::{MqttSnapshot, Sources};
-use crate::auth::{Operation, Resource};
+use crate::auth::{Caller, Operation, Resource, Rights};
+
+/// Of the room.
+pub(super) const NAME: &str = "overview";
 
 const EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Overview {
     log: Log,
     sources: Sources,
-    producer: OnDemand<watch::Sender<Snapshot>>,
+    producer: OnDemand<watch::Sender<Computed>>,
+}
+
+/// `None` until it was computed first.
+pub(super) type Computed = Option<Arc<Whole>>;
+
+/// One second's overview with nothing left out, and as it is sent to whoever may see that.
+pub(super) struct Whole {
+    body: Body,
+    frame: Utf8Bytes,
 }
 
 #[derive(Debug, Serialize)]
@@ -33,7 +45,7 @@ struct Body {
     mqtt: MqttSnapshot,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 struct TopicLine {
     name: String,
     partitions: usize,
@@ -45,7 +57,7 @@ struct TopicLine {
     high_watermark: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 struct LogLine {
     state: &'static str,
     records: u64,
@@ -59,7 +71,7 @@ impl Overview {
     pub(super) fn new(
         log: Log,
         sources: Sources,
-        producer: OnDemand<watch::Sender<Snapshot>>,
+        producer: OnDemand<watch::Sender<Computed>>,
     ) -> Overview {
         Overview {
             log,
@@ -68,7 +80,7 @@ impl Overview {
         }
     }
 
-    async fn produce(self: Arc<Self>, running: Running<watch::Sender<Snapshot>>) {
+    async fn produce(self: Arc<Self>, running: Running<watch::Sender<Computed>>) {
         let mut tick = interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rates = Rates::default();
@@ -78,9 +90,9 @@ impl Overview {
                 return;
             }
             let body = self.body(&mut rates);
-            running
-                .sender()
-                .send_replace(Some(update_frame("overview", &body)));
+            let frame = update_frame(NAME, &body);
+            let whole = Whole { body, frame };
+            running.sender().send_replace(Some(Arc::new(whole)));
         }
     }
 
@@ -136,12 +148,52 @@ impl Room for Overview {
         (Operation::Describe, Resource::CLUSTER)
     }
 
-    fn follow(self: Arc<Self>, outlet: Outlet) -> Following {
+    fn follow(self: Arc<Self>, caller: &Caller, outlet: Outlet) -> Following {
         let room = Arc::clone(&self);
         let snapshots = self
             .producer
             .follow(|| watch::channel(None).0, |running| room.produce(running));
-        Box::pin(follow_snapshots(snapshots, outlet))
+        let seen_by = SeenBy::new(caller);
+        Box::pin(follow_snapshots(snapshots, outlet, move |whole| {
+            seen_by.as_ref().map_or_else(
+                || whole.frame.clone(),
+                |seen_by| update_frame(NAME, &seen_by.cut_down(&whole.body)),
+            )
+        }))
+    }
+}
+
+/// Somebody whom rules bind.
+struct SeenBy {
+    caller: Caller,
+    topics: Rights,
+}
+
+impl SeenBy {
+    /// `None` for whoever may see everything.
+    fn new(caller: &Caller) -> Option<SeenBy> {
+        let topics = caller.rights(Operation::Describe)?;
+        let caller = caller.clone();
+        Some(SeenBy { caller, topics })
+    }
+
+    /// As `/api/v1/topics` and `/api/v1/groups` would.
+    fn cut_down(&self, whole: &Body) -> Body {
+        let topics = whole.topics.iter();
+        let topics = topics.filter(|line| self.topics.to(&line.name));
+        let mut asked: HashMap<&str, bool> = HashMap::new();
+        let mut may_describe = |group| {
+            let ask = || self.caller.may(Operation::Describe, Resource::group(group));
+            *asked.entry(group).or_insert_with(ask)
+        };
+        let groups = whole.groups.iter();
+        let groups =
+            groups.filter(|line| self.topics.to(&line.topic) && may_describe(line.group.as_str()));
+        Body {
+            topics: topics.cloned().collect(),
+            groups: groups.cloned().collect(),
+            ..*whole
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Room `quality`: the telemetry summary, asked once a second for all sockets, sent when it changed.
 
+use std::convert;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::room::{
     Following, OnDemand, Outlet, Room, Running, Snapshot, follow_snapshots, update_frame_of,
 };
 use super::sources::TelemetrySource;
-use crate::auth::{Operation, Resource};
+use crate::auth::{Caller, Operation, Resource};
 
 /// Who may read this may see its quality.
 const TOPIC: &str = "telemetry.cleaned";
@@ -60,11 +61,11 @@ impl Room for Quality {
         (Operation::Read, Resource::topic(TOPIC))
     }
 
-    fn follow(self: Arc<Self>, outlet: Outlet) -> Following {
+    fn follow(self: Arc<Self>, _: &Caller, outlet: Outlet) -> Following {
         let room = Arc::clone(&self);
         let snapshots = self
             .producer
             .follow(|| watch::channel(None).0, |running| room.produce(running));
-        Box::pin(follow_snapshots(snapshots, outlet))
+        Box::pin(follow_snapshots(snapshots, outlet, convert::identity))
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::{Operation, Resource, Right};
+use crate::auth::{Caller, Operation, Resource, Right};
 
 /// Frames that wait for one socket, over all of its rooms.
 pub(super) const SOCKET_FRAMES_MAX: usize = 32;
@@ -35,8 +35,8 @@ pub(super) trait Room: Send + Sync {
     /// The right that whoever follows needs.
     fn asks(&self) -> (Operation, Resource<'_>);
 
-    /// Sends this room to one socket until the socket goes.
-    fn follow(self: Arc<Self>, outlet: Outlet) -> Following;
+    /// Sends this room to one socket until the socket goes; `caller` is who has it.
+    fn follow(self: Arc<Self>, caller: &Caller, outlet: Outlet) -> Following;
 }
 
 /// The socket left, or lost its right; the room stops following it.
@@ -254,13 +254,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sends each newest snapshot, beginning with the present one.
-pub(super) async fn follow_snapshots(mut snapshots: watch::Receiver<Snapshot>, outlet: Outlet) {
+/// Sends each newest snapshot, beginning with the present one; `written` says how the socket sees it.
+pub(super) async fn follow_snapshots<T: Clone>(
+    mut snapshots: watch::Receiver<Option<T>>,
+    outlet: Outlet,
+    written: impl Fn(T) -> Utf8Bytes,
+) {
     snapshots.mark_changed();
     while snapshots.changed().await.is_ok() {
-        let frame = snapshots.borrow_and_update().clone();
-        if let Some(frame) = frame
-            && outlet.send(frame).await.is_err()
+        let snapshot = snapshots.borrow_and_update().clone();
+        if let Some(snapshot) = snapshot
+            && outlet.send(written(snapshot)).await.is_err()
         {
             return;
         }
@@ -330,6 +334,7 @@ mod tests {
         let following = tokio::spawn(follow_snapshots(
             receiver,
             Outlet::new("overview".into(), frames, Pass::new(None)),
+            std::convert::identity,
         ));
         sender.send_replace(Some("0".into()));
         // The socket has not taken frame 0, so frame 1 blocks the follower and the rest replace each other.

@@ -137,7 +137,11 @@ impl Subscriptions<'_> {
             Ok((room, right)) => {
                 let pass = Pass::new(right);
                 let outlet = Outlet::new(name.clone(), self.queue.clone(), Arc::clone(&pass));
-                let following = self.live.shared.tracker.spawn(room.follow(outlet));
+                let following = self
+                    .live
+                    .shared
+                    .tracker
+                    .spawn(room.follow(&self.caller, outlet));
                 let following = following.abort_handle();
                 self.joined.insert(name, Subscription { following, pass });
                 None

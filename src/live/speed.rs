@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::room::{Following, Gone, Outlet, Room, update_frame};
 use super::sources::SpeedRule;
 use super::topic::read;
-use crate::auth::{Operation, Resource};
+use crate::auth::{Caller, Operation, Resource};
 
 /// The topic of the speed events.
 pub const TOPIC: &str = "speed-events";
@@ -278,7 +278,7 @@ impl Room for SpeedBoard {
         (Operation::Read, Resource::topic(TOPIC))
     }
 
-    fn follow(self: Arc<Self>, outlet: Outlet) -> Following {
+    fn follow(self: Arc<Self>, _: &Caller, outlet: Outlet) -> Following {
         let frames = self.stream.subscribe();
         Box::pin(async move {
             let _ = tell(&self, frames, outlet).await;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::room::{
     Following, Gone, OnDemand, Outlet, Room, Running, STREAM_FRAMES_MAX, update_frame,
 };
-use crate::auth::{Operation, Resource};
+use crate::auth::{Caller, Operation, Resource};
 
 /// Prefix of the room names.
 pub(super) const PREFIX: &str = "topic:";
@@ -171,7 +171,7 @@ impl Room for TopicRoom {
         (Operation::Read, Resource::topic(&self.name))
     }
 
-    fn follow(self: Arc<Self>, outlet: Outlet) -> Following {
+    fn follow(self: Arc<Self>, _: &Caller, outlet: Outlet) -> Following {
         let room = Arc::clone(&self);
         let shown = self.producer.follow(
             || broadcast::channel(STREAM_FRAMES_MAX).0,

@@ -6,6 +6,7 @@ use crate::auth::{
 };
 use crate::http::access::Access;
 use axum::http::{HeaderMap, header};
+use holdfast_storage::log::{CommittedOffset, OffsetCommit};
 
 /// A door whose one client, `tester`, may do what rules allow.
 async fn open() -> Door {
@@ -181,6 +182,68 @@ async fn rooms_are_followed_by_whom_a_rule_allows_and_left_when_it_goes() {
     }
     left.sort();
     assert_eq!(left, ["overview", "topic:shown"]);
+}
+
+#[tokio::test]
+async fn the_overview_leaves_out_what_its_socket_may_not_see() {
+    let door = open().await;
+    for topic in ["seen", "unseen"] {
+        let topic = door.topic(topic).await;
+        for group in ["ours", "theirs"] {
+            let committed = CommittedOffset {
+                offset: 0,
+                leader_epoch: -1,
+                metadata: String::new(),
+                commit_timestamp_ms: 0,
+            };
+            let commit = OffsetCommit {
+                topic: topic.id(),
+                partition: 0,
+                committed,
+            };
+            let committed = door.log.commit_offsets(group, vec![commit]);
+            committed.await.unwrap();
+        }
+    }
+    door.allow(ResourceType::Cluster, Operation::Describe, "kafka-cluster")
+        .await;
+    door.allow_topic(Operation::Describe, "seen").await;
+    door.allow(ResourceType::Group, Operation::Describe, "ours")
+        .await;
+    let admin = door.token_of("admin").await;
+    let everything = [
+        ("ours", "seen"),
+        ("ours", "unseen"),
+        ("theirs", "seen"),
+        ("theirs", "unseen"),
+    ];
+    let cases = [
+        (&door.token, &["seen"][..], &[("ours", "seen")][..]),
+        (&admin, &["seen", "unseen"], &everything),
+    ];
+    for (token, topics, groups) in cases {
+        let mut ws = door.connect("/ws/live", &[]).await.unwrap();
+        ws.say(json!({ "type": "hello", "token": token })).await;
+        ws.say(json!({ "type": "subscribe", "rooms": ["overview"] }))
+            .await;
+        let overview = ws.update("overview").await;
+        let column = |list: &str, field: &str| -> Vec<String> {
+            let lines = overview[list].as_array().unwrap().iter();
+            lines
+                .map(|line| line[field].as_str().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(column("topics", "name"), topics);
+        let shown: Vec<_> = column("groups", "group")
+            .into_iter()
+            .zip(column("groups", "topic"))
+            .collect();
+        let shown: Vec<_> = shown
+            .iter()
+            .map(|(group, topic)| (group.as_str(), topic.as_str()))
+            .collect();
+        assert_eq!(shown, groups);
+    }
 }
 
 #[tokio::test]
