@@ -296,11 +296,15 @@ impl Ws {
     }
 
     pub(super) async fn closed_with(&mut self) -> u16 {
-        loop {
-            if let Err(code) = self.text().await {
-                return code;
+        let closing = async {
+            loop {
+                if let Err(code) = self.text().await {
+                    return code;
+                }
             }
-        }
+        };
+        // Pings count as something that came.
+        timeout(PATIENCE, closing).await.expect("it was not closed")
     }
 }
 
