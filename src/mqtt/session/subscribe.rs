@@ -124,19 +124,20 @@ impl Session {
         Ok(verdict.map(granted))
     }
 
+    /// Room is for what is allowed: a denied filter takes none.
     fn admit(&self, key: &SubscriptionKey, room: &mut usize) -> Result<(), SubscribeReasonCode> {
-        if !self.is_subscribed(key) {
-            let Some(left) = room.checked_sub(1) else {
-                return Err(self.failure(SubscribeReasonCode::QuotaExceeded));
-            };
-            *room = left;
-        }
         if !access::may_subscribe(self.caller(), &key.filter) {
             let (caller, client) = (self.caller(), self.client());
             let filter = key.filter.as_str();
             self.door()
                 .note_denied(caller, client, Operation::Read, filter);
             return Err(self.failure(SubscribeReasonCode::NotAuthorized));
+        }
+        if !self.is_subscribed(key) {
+            let Some(left) = room.checked_sub(1) else {
+                return Err(self.failure(SubscribeReasonCode::QuotaExceeded));
+            };
+            *room = left;
         }
         Ok(())
     }
