@@ -44,6 +44,8 @@ pub(super) struct Wanted {
 pub(super) struct Told {
     pub(super) has_records: bool,
     pub(super) error: ErrorCode,
+    /// That the client's records are not those here.
+    pub(super) is_diverging: bool,
     pub(super) high_watermark: i64,
     pub(super) log_start: i64,
 }
@@ -290,7 +292,7 @@ impl Session {
         let cached = std::mem::take(&mut self.partitions);
         for ((place, mut cached), told) in cached.into_iter().enumerate().zip(told) {
             let is_new = told.has_records
-                || told.error != ErrorCode::None
+                || told.is_refused()
                 || cached.high_watermark != told.high_watermark
                 || cached.log_start != told.log_start;
             if is_new {
@@ -311,12 +313,16 @@ impl Session {
 }
 
 impl Told {
-    /// An error is told again until it is over.
+    /// Told again until it is over.
+    fn is_refused(self) -> bool {
+        self.error != ErrorCode::None || self.is_diverging
+    }
+
     fn remembered(self) -> i64 {
-        if self.error == ErrorCode::None {
-            self.high_watermark
-        } else {
+        if self.is_refused() {
             -1
+        } else {
+            self.high_watermark
         }
     }
 }

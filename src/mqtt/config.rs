@@ -45,7 +45,7 @@ pub struct MqttConfig {
     pub in_flight_max: u16,
     /// The same in bytes of packets. Default 8 MiB.
     pub in_flight_bytes_max: usize,
-    /// Subscriptions of one client. Default 100.
+    /// Subscriptions of one client, and distinct filters of one SUBSCRIBE. Default 100.
     pub subscriptions_per_client_max: usize,
     /// Distinct topic filters with live subscribers. Default 10000.
     pub filters_max: usize,

@@ -146,6 +146,8 @@ struct Door {
     stats: Arc<MqttStats>,
     /// Before the lines about what access rules refused.
     denials: LogGate,
+    /// Before the lines about retained messages that did not fit a new subscriber's queue.
+    retained_missed: LogGate,
     /// Never `NOBODY`.
     next_connection: AtomicU64,
     shutdown: CancellationToken,
@@ -249,6 +251,7 @@ pub async fn start(
         retained,
         stats: Arc::clone(&stats),
         denials: LogGate::default(),
+        retained_missed: LogGate::default(),
         next_connection: AtomicU64::new(message::NOBODY + 1),
         shutdown,
     });

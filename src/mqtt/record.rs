@@ -20,8 +20,11 @@ use super::routes::{RouteTable, UNROUTED_TOPIC};
 use super::topic::{TopicLimits, check_name};
 use crate::auth::{Caller, Operation, Rights};
 
-/// Topics a connection remembers. A client with more starts over each time; nothing is lost.
-const TOPICS_REMEMBERED_MAX: usize = 1_024;
+/// Topics a connection remembers: as many as a hash table of 1,024 slots takes, one more would double it.
+/// A client with more starts over each time; nothing is lost.
+const TOPICS_REMEMBERED_MAX: usize = 896;
+/// Bytes of their names, keys and kinds.
+const TOPICS_BYTES_MAX: usize = 64 << 10;
 /// Fixed headers and `kind`.
 const HEADERS_FIXED: usize = 6;
 
@@ -70,7 +73,6 @@ impl Arrival {
 
 /// Where a topic goes, as a connection remembers it.
 struct Destination {
-    topic: Bytes,
     partition: Arc<Partition>,
     key: Bytes,
     kind: Option<Bytes>,
@@ -105,6 +107,7 @@ pub(crate) struct Publisher {
     client_header: Bytes,
     limits: TopicLimits,
     destinations: HashMap<Bytes, Destination>,
+    destinations_bytes: usize,
     aliases: HashMap<u16, Bytes>,
     alias_max: u16,
     /// `None`: nothing is asked.
@@ -123,6 +126,7 @@ impl Publisher {
             client_header: Bytes::copy_from_slice(client.as_bytes()),
             limits,
             destinations: HashMap::new(),
+            destinations_bytes: 0,
             aliases: HashMap::new(),
             alias_max,
             writing: caller.rights(Operation::Write),
@@ -137,21 +141,20 @@ impl Publisher {
         log: &Log,
     ) -> Result<Accepted, Refused> {
         let topic = self.resolve_alias(publish)?;
-        if !self.destinations.contains_key(&topic) {
-            self.learn(&topic, routes, log)?;
+        if self.destinations.contains_key(&topic) {
+            self.may_write(std::str::from_utf8(&topic).unwrap_or_default())?;
+        } else {
+            let name = self.check(&topic)?;
+            // Before it is remembered: who may write nothing fills no memory with names.
+            self.may_write(name)?;
+            self.learn(name, routes, log)?;
         }
-        if let Some(writing) = &self.writing {
-            let name = std::str::from_utf8(&topic).unwrap_or_default();
-            if !writing.to(name) {
-                return Err(Refused::Denied(name.to_owned()));
-            }
-        }
-        let Some(destination) = self.destinations.get(&topic) else {
+        let Some((topic, destination)) = self.destinations.get_key_value(&topic) else {
             return Err(Refused::TopicMissing(UNROUTED_TOPIC.to_owned()));
         };
         let kept = destination.routed || publish.qos == QoS::AtLeastOnce;
         let record = kept.then(|| {
-            let headers = self.headers(destination, publish, arrival);
+            let headers = self.headers(topic, destination, publish, arrival);
             let record = Record {
                 timestamp_ms: arrival.timestamp_ms,
                 key: Some(destination.key.clone()),
@@ -161,7 +164,7 @@ impl Publisher {
             (Arc::clone(&destination.partition), record)
         });
         Ok(Accepted {
-            topic: destination.topic.clone(),
+            topic: topic.clone(),
             routed: destination.routed,
             record,
         })
@@ -186,16 +189,26 @@ impl Publisher {
         Ok(topic)
     }
 
-    fn learn(&mut self, topic: &[u8], routes: &RouteTable, log: &Log) -> Result<(), Refused> {
-        let name = check_name(topic, self.limits).map_err(|error| {
+    fn check<'t>(&self, topic: &'t [u8]) -> Result<&'t str, Fault> {
+        check_name(topic, self.limits).map_err(|error| {
             let shown = String::from_utf8_lossy(topic);
             let shown: String = shown.chars().take(100).collect();
             Fault::new(
                 reason::TOPIC_NAME_INVALID,
                 format!("topic name {shown:?}: {error}"),
             )
-        })?;
-        let own = Bytes::copy_from_slice(topic);
+        })
+    }
+
+    fn may_write(&self, name: &str) -> Result<(), Refused> {
+        match &self.writing {
+            Some(writing) if !writing.to(name) => Err(Refused::Denied(name.to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    fn learn(&mut self, name: &str, routes: &RouteTable, log: &Log) -> Result<(), Refused> {
+        let own = Bytes::copy_from_slice(name.as_bytes());
         let target = routes.find(name, &self.client);
         let routed = target.is_some();
         let (log_topic, key, kind) = match target {
@@ -206,13 +219,17 @@ impl Publisher {
             .topic(log_topic)
             .ok_or_else(|| Refused::TopicMissing(log_topic.to_owned()))?;
         let partition = Arc::clone(found.partition_for(Some(key.as_ref())));
-        if self.destinations.len() >= TOPICS_REMEMBERED_MAX {
+        let bytes = own.len() + key.len() + kind.as_ref().map_or(0, Bytes::len);
+        if self.destinations.len() >= TOPICS_REMEMBERED_MAX
+            || self.destinations_bytes + bytes > TOPICS_BYTES_MAX
+        {
             self.destinations.clear();
+            self.destinations_bytes = 0;
         }
+        self.destinations_bytes += bytes;
         self.destinations.insert(
-            own.clone(),
+            own,
             Destination {
-                topic: own,
                 partition,
                 key,
                 kind,
@@ -224,6 +241,7 @@ impl Publisher {
 
     fn headers(
         &self,
+        topic: &Bytes,
         destination: &Destination,
         publish: &Publish,
         arrival: &Arrival,
@@ -241,7 +259,7 @@ impl Publisher {
         };
         let retain: &'static [u8] = if publish.retain { b"true" } else { b"false" };
         headers.push(header(name::RECEIVED_AT, arrival.text.clone()));
-        headers.push(header(name::TOPIC, destination.topic.clone()));
+        headers.push(header(name::TOPIC, topic.clone()));
         headers.push(header(name::QOS, Bytes::from_static(qos)));
         headers.push(header(name::RETAIN, Bytes::from_static(retain)));
         headers.push(header(name::CLIENT, self.client_header.clone()));
@@ -289,7 +307,102 @@ fn as_text(value: &Bytes) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use holdfast_storage::log::LogOptions;
+
     use super::*;
+    use crate::auth::{Auth, AuthConfig, Authorizer, Principal};
+    use crate::mqtt::routes::RouteTable;
+
+    const LIMITS: TopicLimits = TopicLimits {
+        bytes_max: 1024,
+        levels_max: 32,
+    };
+
+    struct Site {
+        routes: RouteTable,
+        log: Log,
+        caller: Caller,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Site {
+        async fn new(authorizer: Authorizer) -> Site {
+            let dir = tempfile::tempdir().unwrap();
+            let options = LogOptions::new(dir.path());
+            let log = tokio::task::spawn_blocking(|| Log::open(options)).await;
+            let log = log.unwrap().unwrap();
+            let config = AuthConfig {
+                authorizer,
+                ..AuthConfig::default()
+            };
+            let auth = Auth::open_with(log.clone(), config).await.unwrap();
+            let routes = RouteTable::compile(&[], LIMITS).unwrap();
+            routes.ensure_topics(&log).await.unwrap();
+            let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            Site {
+                routes,
+                log,
+                caller: Caller::new(auth, Principal::anonymous(here)),
+                _dir: dir,
+            }
+        }
+
+        fn publisher(&self) -> Publisher {
+            Publisher::new("c", &self.caller, LIMITS, 0)
+        }
+
+        fn accept(&self, publisher: &mut Publisher, topic: &str) -> Result<Accepted, Refused> {
+            let publish = Publish {
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                packet_id: 1,
+                topic: Bytes::copy_from_slice(topic.as_bytes()),
+                topic_alias: None,
+                properties: None,
+                payload: Bytes::new(),
+            };
+            publisher.accept(&publish, &Arrival::at(0), &self.routes, &self.log)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_topic_is_remembered_for_those_who_may_write_to_it() {
+        let site = Site::new(Authorizer::Acl).await;
+        let mut publisher = site.publisher();
+        for n in 0..10 {
+            let topic = format!("t/{n}");
+            let refused = site.accept(&mut publisher, &topic).err();
+            assert_eq!(refused, Some(Refused::Denied(topic)));
+        }
+        assert!(publisher.destinations.is_empty());
+        let refused = site.accept(&mut publisher, "t/+").err();
+        assert!(matches!(refused, Some(Refused::Fault(_))), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn remembered_topics_are_bounded_in_number_and_in_bytes() {
+        let site = Site::new(Authorizer::None).await;
+        let mut publisher = site.publisher();
+        let (mut most, mut most_bytes) = (0, 0);
+        for padding in [1_000, 0] {
+            for n in 0..2_000 {
+                let topic = format!("{n:04}{}", "x".repeat(padding));
+                let accepted = site.accept(&mut publisher, &topic).unwrap();
+                assert_eq!(accepted.topic, topic);
+                let topics = publisher.destinations.iter();
+                let bytes = topics.map(|(topic, to)| topic.len() + to.key.len()).sum();
+                assert_eq!(publisher.destinations_bytes, bytes);
+                most = most.max(publisher.destinations.len());
+                most_bytes = most_bytes.max(bytes);
+            }
+        }
+        assert_eq!(most, TOPICS_REMEMBERED_MAX);
+        assert!(most_bytes > TOPICS_BYTES_MAX - 3_000 && most_bytes <= TOPICS_BYTES_MAX);
+        assert_eq!(publisher.destinations.capacity(), TOPICS_REMEMBERED_MAX);
+    }
 
     #[test]
     fn arrival_is_told_in_utc_with_milliseconds() {

@@ -169,20 +169,16 @@ pub(super) fn describe_topic_partitions(
         .iter()
         .map(|topic| topic.name.as_str().to_owned());
     let mut names: BTreeSet<String> = asked.collect();
-    let is_listing = names.is_empty();
-    if is_listing {
-        names.extend(
-            broker
-                .log
-                .topics()
-                .iter()
-                .map(|topic| topic.name().to_owned()),
-        );
+    let access = broker.access(asker);
+    if names.is_empty() {
+        let topics = broker.log.topics();
+        let shown = topics.iter().map(|topic| topic.name());
+        let shown = shown.filter(|name| access.to_topic(Operation::Describe, name).is_ok());
+        names.extend(shown.map(str::to_owned));
     }
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(1);
     let mut left = limit.clamp(1, PARTITIONS_MAX);
     let cursor = request.cursor.unwrap_or_default();
-    let access = broker.access(asker);
     let mut topics = Vec::new();
     for name in names.range(cursor.topic_name.as_str().to_owned()..) {
         let from = match cursor.topic_name.as_str() == name {
@@ -192,21 +188,16 @@ pub(super) fn describe_topic_partitions(
         if left == 0 {
             return page(topics, Some((name, from)));
         }
-        let is_at_cursor = cursor.topic_name.as_str() == name;
-        if is_at_cursor && cursor.partition_index < 0 {
+        if let Err(error) = access.to_topic(Operation::Describe, name) {
+            topics.push(refused(name, error));
+            continue;
+        }
+        if from < 0 {
             topics.push(refused(name, ErrorCode::InvalidRequest));
             continue;
         }
-        if let Err(error) = access.to_topic(Operation::Describe, name) {
-            if !is_listing {
-                topics.push(refused(name, error));
-            }
-            continue;
-        }
         let Some(topic) = broker.log.topic(name) else {
-            if !is_listing {
-                topics.push(unknown(broker, name));
-            }
+            topics.push(unknown(broker, name));
             continue;
         };
         let (described, next) = describe(&access, broker, &topic, from, left);

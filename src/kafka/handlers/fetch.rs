@@ -7,11 +7,13 @@
 //! Long runs of batches are not read here: they go from the log's files to the socket when the answer is
 //! sent ([`super::super::transmit`]).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_storage::log::{Aborted, FetchError, Isolation, Located, Log, Offset, Partition};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::consume_budget;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -62,8 +64,10 @@ pub(super) async fn fetch(
         }
     };
     let mut asked = Vec::with_capacity(wanted.len());
+    let mut ends = HashMap::new();
     for wanted in &wanted {
-        asked.push(resolve(broker, &access, wanted).await);
+        consume_budget().await;
+        asked.push(resolve(broker, &access, wanted, &mut ends).await);
     }
     let limits = Limits::of(broker, &request);
     if !matches!(request.isolation_level, READ_UNCOMMITTED | READ_COMMITTED) {
@@ -171,9 +175,17 @@ struct Asked {
     diverging: Option<(i32, Offset)>,
 }
 
-async fn resolve(broker: &Arc<Broker>, access: &Access<'_>, wanted: &Wanted) -> Asked {
+/// Where epochs end, as far as a request has asked.
+type Ends = HashMap<(TopicRef, i32, i32), Option<(i32, Offset)>>;
+
+async fn resolve(
+    broker: &Arc<Broker>,
+    access: &Access<'_>,
+    wanted: &Wanted,
+    ends: &mut Ends,
+) -> Asked {
     let from = Offset::new(wanted.offset).unwrap_or_default();
-    let found = find(broker, access, wanted).await;
+    let found = find(broker, access, wanted, ends).await;
     let (partition, diverging) = match found {
         Ok((partition, diverging)) => (Ok(partition), diverging),
         Err(error) => (Err(error), None),
@@ -196,12 +208,21 @@ async fn find(
     broker: &Arc<Broker>,
     access: &Access<'_>,
     wanted: &Wanted,
+    ends: &mut Ends,
 ) -> Result<Readable, ErrorCode> {
     let partition = access.partition(Operation::Read, &wanted.topic, wanted.index)?;
     broker.check_epoch(wanted.leader_epoch)?;
     let from = Offset::new(wanted.offset).ok_or(ErrorCode::OffsetOutOfRange)?;
     if wanted.last_fetched_epoch >= 0 {
-        let end = end_of_epoch(broker, &partition, wanted.last_fetched_epoch).await?;
+        let epoch = wanted.last_fetched_epoch;
+        let asked = (wanted.topic.clone(), wanted.index, epoch);
+        let end = match ends.get(&asked) {
+            Some(end) => *end,
+            None => {
+                let end = end_of_epoch(broker, &partition, epoch).await?;
+                *ends.entry(asked).or_insert(end)
+            }
+        };
         let (epoch, end) = end.ok_or(ErrorCode::OffsetOutOfRange)?;
         if epoch < wanted.last_fetched_epoch || end < from {
             return Ok((partition, Some((epoch, end))));
@@ -416,6 +437,7 @@ fn told(found: &PartitionData) -> Told {
             .as_ref()
             .is_some_and(|records| !records.is_empty()),
         error: ErrorCode(found.error_code),
+        is_diverging: found.diverging_epoch.epoch >= 0,
         high_watermark: found.high_watermark,
         log_start: found.log_start_offset,
     }

@@ -569,6 +569,39 @@ async fn named_topics_are_refused_by_name_and_id_whether_they_exist_or_not() {
 }
 
 #[tokio::test]
+async fn pages_of_topics_show_nothing_that_rules_hide() {
+    let door = guarded().await;
+    door.topic("open", 1).await;
+    let describe = rule(
+        ResourceType::Topic,
+        "open",
+        Operation::Describe,
+        Permission::Allow,
+    );
+    door.allow(vec![describe]).await;
+    let mut somebody = door.wire().await;
+    let list = |cursor| DescribeTopicPartitionsRequest {
+        response_partition_limit: 1,
+        cursor,
+        ..Default::default()
+    };
+    let first = somebody.ask(list(None), 0).await;
+    assert_eq!(first.topics[0].name, Some("open".into()));
+    assert_eq!(
+        first.next_cursor, None,
+        "{TOPIC} comes after it, and is hidden"
+    );
+    for index in [0, -1] {
+        let at = TopicPartitionsCursor {
+            topic_name: TOPIC.into(),
+            partition_index: index,
+        };
+        assert!(somebody.ask(list(Some(at)), 0).await.topics.is_empty());
+    }
+    door.close().await;
+}
+
+#[tokio::test]
 async fn a_topic_is_made_on_demand_by_whoever_may_create_it() {
     use Operation::{Create, Describe};
     let door = guarded().await;

@@ -454,6 +454,21 @@ async fn epochs_end_where_the_next_start_began() {
         assert_eq!(found.error_code, 0);
         assert_eq!(values(&found, 0).len(), records);
     }
+    // In a session, too: again and again, until the client has gone back.
+    let opened = wire
+        .ask(in_session(&topic, (0, 0), &[(0, 13)], &[]), 12)
+        .await;
+    let id = opened.session_id;
+    let mut wrong = in_session(&topic, (id, 1), &[(0, 12)], &[]);
+    wrong.topics[0].partitions[0].last_fetched_epoch = first;
+    for request in [wrong, in_session(&topic, (id, 2), &[], &[])] {
+        let found = wire.ask(request, 12).await;
+        let end = &found.responses[0].partitions[0].diverging_epoch;
+        assert_eq!((end.epoch, end.end_offset), (first, 10));
+    }
+    let back = in_session(&topic, (id, 3), &[(0, 10)], &[]);
+    assert_eq!(told(&mut wire, back, 12).await, (id, vec![(0, 0, 3)]));
+
     let mut newer = fetch(&topic, 0, 0);
     newer.topics[0].partitions[0].last_fetched_epoch = second + 1;
     let refused = fetched(&mut wire, newer, 12).await;

@@ -18,6 +18,7 @@ mod inbound;
 mod outbound;
 mod run;
 mod subscribe;
+mod timers;
 
 pub(crate) use end::End;
 pub(crate) use run::{Session, SessionStart};

@@ -18,6 +18,7 @@ use tracing::warn;
 use super::end::End;
 use super::inbound::{Burst, Durable, Inbound};
 use super::outbound::Outbound;
+use super::timers::Timers;
 use crate::auth::{Caller, Operation};
 use crate::mqtt::Door;
 use crate::mqtt::codec;
@@ -73,7 +74,7 @@ pub(crate) struct Session {
     version: Version,
     client: String,
     caller: Caller,
-    keep_alive: Option<Duration>,
+    timers: Timers,
     taken_over: CancellationToken,
     buffer: BytesMut,
     out: BytesMut,
@@ -84,9 +85,6 @@ pub(crate) struct Session {
     deliveries: mpsc::Receiver<Delivery>,
     subscriptions: HashSet<SubscriptionKey>,
     read_bytes: usize,
-    last_packet: Instant,
-    written: u64,
-    written_at_last_tick: Option<u64>,
 }
 
 enum Event {
@@ -127,15 +125,14 @@ impl Session {
             usize::try_from(start.packet_bytes_max).unwrap_or(usize::MAX),
             reading,
         );
-        // One and a half times, as the standard says.
-        let keep_alive = (start.keep_alive_s > 0)
-            .then(|| Duration::from_millis(u64::from(start.keep_alive_s) * 1500));
+        let write_timeout = Duration::from_millis(config.write_timeout_ms);
+        let timers = Timers::new(start.keep_alive_s, write_timeout, Instant::now());
         Session {
             connection: start.connection,
             version: start.version,
             client: start.client,
             caller: start.caller,
-            keep_alive,
+            timers,
             taken_over: start.taken_over,
             buffer: start.buffer,
             out: start.out,
@@ -146,9 +143,6 @@ impl Session {
             deliveries,
             subscriptions: HashSet::new(),
             read_bytes: READ_BYTES_MIN,
-            last_packet: Instant::now(),
-            written: 0,
-            written_at_last_tick: None,
             door,
         }
     }
@@ -168,7 +162,7 @@ impl Session {
     async fn serve(&mut self, reader: &mut FromClient, writer: &mut ToClient) -> End {
         let door = Arc::clone(&self.door);
         let mut batch = Vec::new();
-        let tick = sleep_until(self.next_tick());
+        let tick = sleep_until(self.timers.next(Instant::now()));
         tokio::pin!(tick);
         loop {
             if let Err(end) = self.take_packets().await {
@@ -178,6 +172,7 @@ impl Session {
                 .write(&mut self.out, OUT_DELIVER_MAX, &door.stats);
             let reading = self.may_read();
             let sending = !self.out.is_empty() || writer.is_unflushed();
+            self.timers.sending(sending, Instant::now);
             let delivering =
                 self.out.len() < OUT_DELIVER_MAX && self.outbound.waiting() < DELIVERIES_AT_ONCE;
             let event = tokio::select! {
@@ -196,8 +191,8 @@ impl Session {
                     Ok(())
                 }
                 Event::Durable(Err(error)) => Err(End::Storage(error)),
-                Event::Written(Ok(bytes)) => {
-                    self.written = self.written.wrapping_add(bytes as u64);
+                Event::Written(Ok(_)) => {
+                    self.timers.sent();
                     Ok(())
                 }
                 Event::Read(Ok(got)) => self.took(&got),
@@ -208,8 +203,9 @@ impl Session {
                     Ok(())
                 }
                 Event::Tick => {
-                    let checked = self.check_timers(sending);
-                    tick.as_mut().reset(self.next_tick());
+                    let now = Instant::now();
+                    let checked = self.timers.check(self.may_read(), now);
+                    tick.as_mut().reset(self.timers.next(now));
                     checked
                 }
                 Event::End(end) => Err(end),
@@ -288,7 +284,7 @@ impl Session {
             }
             let packet = self.buffer.split_to(frame.len);
             let arrival = arrival.get_or_insert_with(|| {
-                self.last_packet = Instant::now();
+                self.timers.heard(Instant::now());
                 Arrival::now()
             });
             if frame.kind != Kind::Publish {
@@ -406,33 +402,6 @@ impl Session {
         if !wanted.is_empty() {
             self.door.fanout.publish(wanted).await;
         }
-    }
-
-    fn next_tick(&self) -> Instant {
-        let stall = Instant::now() + Duration::from_millis(self.door.config.write_timeout_ms);
-        match self.keep_alive {
-            Some(keep_alive) => stall.min(self.last_packet + keep_alive),
-            None => stall,
-        }
-    }
-
-    /// `sending`: something is to go out.
-    fn check_timers(&mut self, sending: bool) -> Result<(), End> {
-        // Nothing went out from one tick to the next although something was to.
-        if sending && self.written_at_last_tick == Some(self.written) {
-            return Err(End::Stalled);
-        }
-        self.written_at_last_tick = sending.then_some(self.written);
-        let Some(keep_alive) = self.keep_alive else {
-            return Ok(());
-        };
-        if !self.may_read() {
-            // It is we who do not listen.
-            self.last_packet = Instant::now();
-        } else if self.last_packet.elapsed() >= keep_alive {
-            return Err(End::KeepAlive);
-        }
-        Ok(())
     }
 
     /// Waits for what was submitted and forwards it: a client that publishes and leaves at once

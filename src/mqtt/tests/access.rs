@@ -8,12 +8,16 @@ use crate::auth::{
 use crate::mqtt::{MqttStats, reason};
 
 async fn start() -> Node {
+    start_with(MqttConfig::default()).await
+}
+
+async fn start_with(config: MqttConfig) -> Node {
     let auth = AuthConfig {
         authorizer: Authorizer::Acl,
         super_users: vec!["User:admin".to_owned()],
         ..AuthConfig::default()
     };
-    Node::start_all(tempfile::tempdir().unwrap(), MqttConfig::default(), auth).await
+    Node::start_all(tempfile::tempdir().unwrap(), config, auth).await
 }
 
 /// Of `alice`; a pattern that ends with `~` is a prefix.
@@ -251,5 +255,35 @@ async fn rules_that_go_let_nothing_through() {
         publish(&mut anonymous, "a", 1).await,
         [reason::NOT_AUTHORIZED]
     );
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn denied_filters_take_no_room_and_only_so_many_are_asked_for() {
+    let config = MqttConfig {
+        subscriptions_per_client_max: 3,
+        ..MqttConfig::default()
+    };
+    let node = start_with(config).await;
+    node.allow(Operation::Read, "open/~").await;
+    let mut alice = node.connect("alice", Hello::v5("a")).await;
+    alice
+        .subscribe_with(&[], &[("open/1", 0), ("open/2", 0)])
+        .await;
+    let wanted = [("closed/1", 0), ("closed/2", 0), ("open/3", 1)];
+    let codes = alice.subscribe_with(&[], &wanted).await;
+    assert_eq!(codes, [reason::NOT_AUTHORIZED, reason::NOT_AUTHORIZED, 1]);
+    assert_eq!(MqttStats::get(&node.stats.denied), 2);
+
+    let names: Vec<String> = (0..1_000).map(|n| format!("closed/{n}")).collect();
+    let wanted: Vec<_> = names.iter().map(|name| (name.as_str(), 0)).collect();
+    let codes = alice.subscribe_with(&[], &wanted).await;
+    assert_eq!(codes[..3], [reason::NOT_AUTHORIZED; 3]);
+    assert!(
+        codes[3..]
+            .iter()
+            .all(|code| *code == reason::QUOTA_EXCEEDED)
+    );
+    assert_eq!(MqttStats::get(&node.stats.denied), 5);
     node.stop().await;
 }

@@ -114,7 +114,7 @@ async fn filters_are_judged_one_by_one() {
         ("d", 0),
     ];
     let codes = five.subscribe_with(&[], &wanted).await;
-    assert_eq!(codes, [0x8f, 0, 0x8f, 1, 1, 0x97, 0x97]);
+    assert_eq!(codes, [0x8f, 0, 0x8f, 1, 1, 1, 0x97]);
     assert_eq!(
         five.unsubscribe(&["a", "zzz", "x#"]).await,
         [0, 0, 0x11, 0x8f]
@@ -131,6 +131,64 @@ async fn filters_are_judged_one_by_one() {
     publisher.publish(Message::v3("b", "heard", 2)).await;
     assert_eq!(five.receive().await.payload, "heard");
     three.ping().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_filter_that_a_packet_repeats_is_one_subscription() {
+    let node = Node::start().await;
+    let mut publisher = Client::connect(node.address, Hello::v3("p")).await;
+    for n in 1..=20 {
+        publisher
+            .publish(retained(&format!("r/{n:02}"), "kept", n))
+            .await;
+    }
+    let mut wanted = vec![("#", 1); 200_000];
+    wanted.push(("#", 0));
+    let mut codes = vec![1; 200_000];
+    codes.push(0);
+    for hello in [Hello::v3("three"), Hello::v5("five")] {
+        let mut client = Client::connect(node.address, hello).await;
+        assert!(client.subscribe_with(&[], &wanted).await == codes);
+        for n in 1..=20 {
+            let got = client.receive().await;
+            assert_eq!((got.topic, got.id), (format!("r/{n:02}"), 0));
+        }
+        client.ping().await;
+    }
+    assert_eq!(MqttStats::get(&node.stats.dropped_for_slow_subscriber), 0);
+    // Retain handling 1: new with the first of the copies; 2: one copy asks for nothing, the other does.
+    let mut client = Client::connect(node.address, Hello::v5("six")).await;
+    for filters in [
+        [("r/01", 0x10), ("r/01", 0x20)],
+        [("r/02", 0), ("r/02", 0x20)],
+    ] {
+        client.subscribe_with(&[], &filters).await;
+        assert_eq!(client.receive().await.topic, filters[0].0);
+    }
+    client
+        .subscribe_with(&[], &[("r/03", 0x20), ("r/03", 0x10)])
+        .await;
+    client.ping().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn one_packet_asks_for_no_more_filters_than_a_client_may_have() {
+    let config = MqttConfig {
+        subscriptions_per_client_max: 2,
+        ..MqttConfig::default()
+    };
+    let node = Node::start_with(config).await;
+    let wanted = [("a", 0), ("b", 1), ("c", 0), ("a", 1), ("d/+", 0)];
+    for (hello, refused) in [(Hello::v3("three"), 0x80), (Hello::v5("five"), 0x97)] {
+        let mut client = Client::connect(node.address, hello).await;
+        // What is subscribed already needs no room, and is asked for again all the same.
+        for _ in 0..2 {
+            let codes = client.subscribe_with(&[], &wanted).await;
+            assert_eq!(codes, [0, 1, refused, 1, refused]);
+        }
+    }
     node.stop().await;
 }
 

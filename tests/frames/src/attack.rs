@@ -565,6 +565,7 @@ impl Attack {
             signed_in: self.signed_in.into_inner(),
             healthy_trips: self.beside.trips.into_inner(),
             healthy_slowest_ms: self.beside.slowest_ms.into_inner(),
+            healthy_most_cpu_ms: self.beside.most_cpu_ms.into_inner(),
             crowd_peak: *self
                 .crowd_peak
                 .lock()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use holdfast::kafka::Client;
 use holdfast_storage::log::Record;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::batches::BASE_TIMESTAMP_MS;
 
@@ -13,14 +14,16 @@ use crate::batches::BASE_TIMESTAMP_MS;
 pub const TOPIC: &str = "healthy";
 pub const PARTITIONS: i32 = 2;
 
-/// Longest that a round trip may take.
-const TRIP_MS_MAX: u64 = 10_000;
+/// Most processor time, of node and attackers together, that may go by in a round trip. Not a time by the
+/// clock: on a busy machine nothing is anybody's fault.
+const TRIP_CPU_MAX: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 pub struct Trips {
     pub trips: AtomicU64,
     pub slowest_ms: AtomicU64,
+    pub most_cpu_ms: AtomicU64,
 }
 
 /// One round trip after the other over one connection, which it must not lose, until all is over.
@@ -28,17 +31,26 @@ pub async fn trips(address: &str, over: &AtomicBool, seen: &Trips) -> Result<(),
     let client = Client::connect(address).await;
     let mut client = client.map_err(|error| error.to_string())?;
     while !over.load(Relaxed) {
-        let begun = Instant::now();
+        let (begun, cpu) = (Instant::now(), processor_time());
         trip(&mut client, seen.trips.load(Relaxed)).await?;
-        let ms = begun.elapsed().as_millis() as u64;
-        seen.slowest_ms.fetch_max(ms, Relaxed);
-        if ms > TRIP_MS_MAX {
-            return Err(format!("a round trip of {ms} ms"));
+        let (took, cpu) = (begun.elapsed(), processor_time().saturating_sub(cpu));
+        seen.slowest_ms.fetch_max(took.as_millis() as u64, Relaxed);
+        seen.most_cpu_ms.fetch_max(cpu.as_millis() as u64, Relaxed);
+        if cpu > TRIP_CPU_MAX {
+            return Err(format!(
+                "a round trip of {took:?}, {cpu:?} of processor time"
+            ));
         }
         seen.trips.fetch_add(1, Relaxed);
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())
+}
+
+/// Of all threads of this process.
+fn processor_time() -> Duration {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// Writes a record, reads it back, and looks for its topic.

@@ -135,6 +135,7 @@ pub struct Report {
     pub signed_in: u64,
     pub healthy_trips: u64,
     pub healthy_slowest_ms: u64,
+    pub healthy_most_cpu_ms: u64,
     /// The most memory of many connections at once, and what was allowed them then.
     pub crowd_peak: (usize, usize),
     pub peak: usize,
@@ -199,8 +200,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "the client beside them: {} round trips, the slowest {} ms",
-            self.healthy_trips, self.healthy_slowest_ms
+            "the client beside them: {} round trips, the slowest {} ms, the most processor time in one {} ms",
+            self.healthy_trips, self.healthy_slowest_ms, self.healthy_most_cpu_ms
         )?;
         for broken in &self.broken {
             writeln!(f, "BROKEN: {broken}")?;
