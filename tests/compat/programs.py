@@ -42,6 +42,8 @@ class Program:
     command: tuple[str, ...]
     quiet_s: float = 120
     limit_s: float = 600
+    #: Takes more than a minute, or what CI does not have.
+    is_long: bool = False
     #: Whether it needs a real Kafka beside the broker under test (COMPAT_OTHER).
     needs_kafka: bool = False
 
@@ -82,19 +84,19 @@ PROGRAMS = (
         "cluster",
         "security",
     ),
-    python("confluent", "clients/confluent.py", "producers", "groups", "administration"),
+    python("confluent", "clients/confluent.py", "producers", "groups", "administration", is_long=True),
     python("confluent-transactions", "clients/confluent.py", "transactions"),
     java("java", "Clients", "plain"),
     java("java-transactions", "Clients", "transactions"),
     java("java-admin", "AdminCalls"),
     python("kcat", "clients/kcat.py"),
     python("aiokafka", "clients/aio.py"),
-    node("kafkajs", "clients/kafkajs.js"),
+    node("kafkajs", "clients/kafkajs.js", is_long=True),
     node("platformatic", "clients/platformatic.mjs"),
-    python("tools", "clients/tools.py"),
+    python("tools", "clients/tools.py", is_long=True),
     java("streams", "WordCount", quiet_s=200),
     python("connect", "clients/connect.py", quiet_s=240),
-    python("mirrormaker", "clients/mirror.py", quiet_s=300, needs_kafka=True),
+    python("mirrormaker", "clients/mirror.py", quiet_s=300, is_long=True, needs_kafka=True),
 )
 
 

@@ -2,8 +2,8 @@
 """`make compat`: the client programs against Holdfast, against Apache Kafka, or against both.
 
 Every program gets a fresh broker on loopback. PEER=holdfast (the default), kafka or both; with both,
-`RESULTS.md` is written from a run of all programs. Outcomes are kept under `.build/`, so that a run
-against Holdfast alone is held against the last one of Kafka. Arguments are parts of program names.
+`RESULTS.md` is written from a run of all programs. What Kafka said is kept in `kafka/`, so that a run
+against Holdfast alone is held against it. Arguments are parts of program names.
 
 Ends with 1 if a program fails to run, or if Holdfast differs from Kafka in a step that
 `accepted.toml` does not list.
@@ -27,7 +27,7 @@ import verdicts  # noqa: E402
 from programs import CLASSES, LIBRARY, PROGRAMS, Outcome, Program, run  # noqa: E402
 
 RESULTS = HERE / "RESULTS.md"
-KEPT = HERE / ".build" / "outcomes"
+KEPT = {"kafka": HERE / "kafka", "holdfast": HERE / ".build" / "holdfast"}
 # ACLs have to be kept by something; the clients here do not sign in, and may do everything.
 KAFKA_PROPERTIES = """\
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
@@ -56,13 +56,19 @@ def main() -> int:
     )
     binary = os.environ.get("HOLDFAST_BIN") or str(REPOSITORY / "target" / "release" / "holdfast")
     parser.add_argument("--holdfast", type=Path, default=Path(binary))
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out what takes more than a minute"
+    )
     parser.add_argument("--list", action="store_true", help="name the programs")
     parser.add_argument(
         "--table", action="store_true", help="run nothing: write the table from what is kept"
     )
     asked = parser.parse_args()
     chosen = [
-        p for p in PROGRAMS if not asked.programs or any(part in p.name for part in asked.programs)
+        p
+        for p in PROGRAMS
+        if (not asked.programs or any(part in p.name for part in asked.programs))
+        and not (asked.quick and p.is_long)
     ]
     if asked.list:
         print("\n".join(p.name for p in chosen))
@@ -122,7 +128,7 @@ def played(program: Program, kind: str, peer: peers.Peer) -> bool:
                 # Its data is thrown away: there is nothing to end in order.
                 running.process.kill()
                 running.process.wait()
-    verdicts.save(KEPT / kind / f"{program.name}.jsonl", outcome)
+    verdicts.save(KEPT[kind] / f"{program.name}.jsonl", outcome)
     print(
         f"{program.name} against {kind}: {len(outcome.steps)} steps in {outcome.took_s:.0f} s",
         flush=True,
@@ -138,7 +144,7 @@ def compared(chosen: list[Program], asked: argparse.Namespace) -> int:
     found: list[verdicts.Row] = []
     versions: dict[str, str] = {}
     for program in chosen:
-        kept = [KEPT / kind / f"{program.name}.jsonl" for kind in ("kafka", "holdfast")]
+        kept = [KEPT[kind] / f"{program.name}.jsonl" for kind in ("kafka", "holdfast")]
         if not all(path.exists() for path in kept):
             print(f"{program.name}: nothing kept of Kafka to hold it against; PEER=both makes it")
             continue
@@ -157,7 +163,7 @@ def compared(chosen: list[Program], asked: argparse.Namespace) -> int:
         for v in ("same", "accepted", "different")
     }
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
-    if (asked.peer == "both" or asked.table) and not asked.programs:
+    if (asked.peer == "both" or asked.table) and len(chosen) == len(PROGRAMS):
         names = (peers.Kafka(flush_each_append=False).name, peers.Holdfast(asked.holdfast).name)
         RESULTS.write_text(verdicts.table(found, names, versions))
         print(f"written: {RESULTS.relative_to(REPOSITORY)}")

@@ -33,6 +33,8 @@ import org.apache.kafka.common.serialization.StringSerializer;
 
 /** Every call of Kafka's Admin client, the ones that a single node can only refuse included. */
 public final class AdminCalls {
+    /** Time of the first record. */
+    private static final long BEGAN = System.currentTimeMillis() - 60_000;
     private static final Duration WITHIN = Duration.ofSeconds(40);
     private static final ConfigResource TOPIC = new ConfigResource(ConfigResource.Type.TOPIC, "adm");
     private static Admin admin;
@@ -104,7 +106,7 @@ public final class AdminCalls {
         });
         try (var out = producer()) {
             for (int n = 0; n < 10; n++) {
-                out.send(new ProducerRecord<>("adm", 0, 1_000L * n + System.currentTimeMillis() - 60_000, "k" + n, "v" + n)).get();
+                out.send(new ProducerRecord<>("adm", 0, BEGAN + 1_000L * n, "k" + n, "v" + n)).get();
             }
         }
     }
@@ -159,7 +161,7 @@ public final class AdminCalls {
     private static void offsets() throws Exception {
         var place = new TopicPartition("adm", 0);
         var empty = new TopicPartition("adm", 1);
-        Map<String, OffsetSpec> specs = new TreeMap<>(Map.of("earliest", OffsetSpec.earliest(), "latest", OffsetSpec.latest(), "maxTimestamp", OffsetSpec.maxTimestamp(), "earliestLocal", OffsetSpec.earliestLocal(), "latestTiered", OffsetSpec.latestTiered(), "earliestPendingUpload", OffsetSpec.earliestPendingUpload(), "timestamp", OffsetSpec.forTimestamp(System.currentTimeMillis() - 55_500), "timestamp after all", OffsetSpec.forTimestamp(System.currentTimeMillis() + 1_000_000)));
+        Map<String, OffsetSpec> specs = new TreeMap<>(Map.of("earliest", OffsetSpec.earliest(), "latest", OffsetSpec.latest(), "maxTimestamp", OffsetSpec.maxTimestamp(), "earliestLocal", OffsetSpec.earliestLocal(), "latestTiered", OffsetSpec.latestTiered(), "earliestPendingUpload", OffsetSpec.earliestPendingUpload(), "timestamp", OffsetSpec.forTimestamp(BEGAN + 4_500), "timestamp after all", OffsetSpec.forTimestamp(System.currentTimeMillis() + 1_000_000)));
         specs.forEach((name, spec) -> {
             for (var level : IsolationLevel.values()) {
                 step("listOffsets: " + name + ", " + level, () -> {
