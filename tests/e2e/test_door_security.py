@@ -577,7 +577,10 @@ def test_connections_through_tls_count_as_others(strict: Node) -> None:
     with tls.wrap_socket(
         socket.create_connection(address, WAIT_S), server_hostname="localhost"
     ) as one:
-        with socket.create_connection(("localhost", strict.http_port), WAIT_S):
+        with socket.create_connection(("localhost", strict.http_port), WAIT_S) as two:
+            # Answered, so that it has been taken in; it stays.
+            two.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert two.recv(1 << 16).startswith(b"HTTP/1.1 ")
             one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
             own = (str(strict.workdir / "carol.pem"), str(strict.workdir / "carol.key"))
             answer = requests.get(
