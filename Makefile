@@ -93,7 +93,7 @@ compat: $(if $(filter kafka,$(PEER)),,$(RELEASE)) $(VENV) $(CLIENT_MODULES) need
 .PHONY: compat-quick
 compat-quick: e2e-binary $(VENV) $(CLIENT_MODULES) need-clients need-java ## The programs of `make compat` that take less than a minute
 	benches/kafka/fetch.sh
-	HOLDFAST_BIN=$(E2E_BINARY) PEER=holdfast $(PYTHON) tests/compat/run.py --quick $(ARGS)
+	HOLDFAST_BIN=$(E2E_BINARY) PEER=holdfast $(PYTHON) tests/compat/run.py --quick --jobs 3 $(ARGS)
 
 $(CLIENT_MODULES): tests/node/package-lock.json | need-node
 	npm --prefix tests/node ci --no-audit --no-fund

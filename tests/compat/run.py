@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -59,6 +60,9 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="leave out what takes more than a minute"
     )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="programs at a time, each with a broker of its own"
+    )
     parser.add_argument("--list", action="store_true", help="name the programs")
     parser.add_argument(
         "--table", action="store_true", help="run nothing: write the table from what is kept"
@@ -78,11 +82,11 @@ def main() -> int:
     kinds = [] if asked.table else ["kafka", "holdfast"] if asked.peer == "both" else [asked.peer]
     if kinds:
         compile_java()
+    plays = [(program, kind, broker(kind, asked.holdfast)) for program in chosen for kind in kinds]
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        done = pool.map(lambda play: played(*play), plays)
     failed = [
-        (kind, program.name)
-        for program in chosen
-        for kind in kinds
-        if not played(program, kind, broker(kind, asked.holdfast))
+        (kind, program.name) for (program, kind, _), ok in zip(plays, done, strict=True) if not ok
     ]
     for kind, name in failed:
         print(f"FAILED to run: {name} against {kind}")
