@@ -11,7 +11,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::{ClientAuth, Tls, TlsConfig, TlsError, TlsVersion, both_versions, default_rules};
 
-/// `[mqtt.tls]` and `[http.tls]`: an address, and the keys of [`TlsConfig`].
+/// `[mqtt.tls]` and `[http.tls]`: an address, and the keys of [`TlsConfig`], named again because serde cannot
+/// both flatten a section and refuse keys that it does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsListenerConfig {
